@@ -1,0 +1,1 @@
+"""Callbacks: TensorBoard with images, and checkpoints that survive being killed."""

@@ -1,0 +1,233 @@
+"""The direct estimator: a gradient through argmax as a difference of two argmaxes.
+
+With z* = argmax{h + gamma} and z*(eps) = argmax{h + gamma - eps f}, Theorem 1 of the paper says
+
+    grad_h E[f(z*)] = lim_{eps -> 0} E[(z* - z*(eps)) / eps].
+
+For a single categorical variable the mean is known at every finite eps:
+
+    E[(z* - z*(eps)) / eps] = (softmax(h) - softmax(h - eps f)) / eps,
+
+which is what the tests hold this module to. Everything here is first order: a second derivative
+through an argmax is not defined by the theorem.
+
+References:
+    Lorberbom, Gane, Jaakkola, Hazan, "Direct Optimization through arg max for Discrete
+    Variational Auto-Encoder", NeurIPS 2019, arXiv:1806.02867.
+"""
+
+import tensorflow as tf
+
+from tf_direct_opt.perturbation import (
+    check_finite,
+    nan_unless_finite,
+    per_example,
+    perturbed_argmax,
+)
+from tf_direct_opt.types import Solver
+
+DIFFERENCES = ("toward_better", "away_from_worse", "central")
+
+
+def epsilon_difference(
+    scores: tf.Tensor,  # [B, *event]
+    code: tf.Tensor,  # [B, *event]
+    loss_table: tf.Tensor,  # [B, *event]
+    epsilon: tf.Tensor,  # [] or [B]
+    solver: Solver,
+    difference: str = "toward_better",
+) -> tf.Tensor:
+    """The epsilon-difference, an estimate of grad_h E[f(z*)], one for each example.
+
+    toward_better:    (z* - argmax{scores - eps f}) / eps
+    away_from_worse:  (argmax{scores + eps f} - z*) / eps
+    central:          (argmax{scores + eps f} - argmax{scores - eps f}) / (2 eps)
+
+    Args:
+        scores: logits + noise.
+        code: solver(scores), computed by the caller, who needs it for the loss.
+        loss_table: loss of every single-coordinate choice, nats; entries that are equal within a
+            variable cancel.
+        epsilon: step, in 1/nats, positive.
+        solver: the solver that gave `code`.
+        difference: one of the three signs above.
+
+    Returns:
+        float32 [B, *event], zero where the perturbed argmax did not move.
+
+    Raises:
+        ValueError: unknown `difference`, or a number `epsilon` that is not positive.
+        tf.errors.InvalidArgumentError: a tensor `epsilon` that is not positive.
+    """
+    if difference not in DIFFERENCES:
+        raise ValueError(f"Expected `difference` in {DIFFERENCES}; received {difference!r}.")
+    epsilon = per_example(_positive(epsilon), scores)
+    step = epsilon * tf.cast(loss_table, tf.float32)
+    if difference == "toward_better":
+        return (code - solver(scores - step)) / epsilon
+    if difference == "away_from_worse":
+        return (solver(scores + step) - code) / epsilon
+    return (solver(scores + step) - solver(scores - step)) / (2.0 * epsilon)
+
+
+def direct_loss(
+    loss: tf.Tensor,  # [B]
+    logits: tf.Tensor,  # [B, *event]
+    noise: tf.Tensor,  # [B, *event]
+    loss_table: tf.Tensor,  # [B, *event]
+    epsilon: tf.Tensor,  # [] or [B]
+    solver: Solver,
+    difference: str = "toward_better",
+) -> tf.Tensor:
+    """The loss itself, with the direct gradient attached towards the logits.
+
+    Backward, an upstream gradient u [B] reaches `loss` unchanged and `logits` as
+    u * epsilon_difference. It is linear in u, so that epsilon means the same at every batch size,
+    number of replicas and loss scale.
+
+    Args:
+        loss: per-example loss at the code used, nats.
+        logits: unnormalised log-probabilities, nats.
+        noise: zero-mean Gumbel noise, the one that gave the code used.
+        loss_table: loss of every single-coordinate choice, nats; no gradient passes to it.
+        epsilon: step, in 1/nats.
+        solver: scores -> code.
+        difference: "toward_better", "away_from_worse" or "central".
+
+    Returns:
+        [B], equal to `loss`; NaN for an example whose logits, noise or table are not finite where
+        XLA drops assertions.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: as `epsilon_difference`, and for non-finite
+            logits, noise or table.
+
+    Example:
+        >>> logits = tf.Variable([[0.0, 0.0]])
+        >>> with tf.GradientTape() as tape:
+        ...     loss = direct_loss(
+        ...         tf.constant([3.0]), logits, tf.constant([[0.1, 0.0]]),
+        ...         tf.constant([[3.0, 1.0]]), 0.5, lambda s: tf.one_hot(tf.argmax(s, -1), 2))
+        >>> tape.gradient(loss, logits).numpy()
+        array([[ 2., -2.]], dtype=float32)
+    """
+    scores, code = perturbed_argmax(logits, noise, solver)
+    return loss_with_difference(loss, logits, scores, code, loss_table, epsilon, solver, difference)[
+        0
+    ]
+
+
+def loss_with_difference(
+    loss: tf.Tensor,  # [B]
+    logits: tf.Tensor,  # [B, *event]
+    scores: tf.Tensor,  # [B, *event]
+    code: tf.Tensor,  # [B, *event]
+    loss_table: tf.Tensor,  # [B, *event]
+    epsilon: tf.Tensor,  # [] or [B]
+    solver: Solver,
+    difference: str = "toward_better",
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`direct_loss` for a caller who has maximised already: `(loss, epsilon_difference)`."""
+    loss_table = check_finite(tf.stop_gradient(loss_table), "loss_table")
+    slope = epsilon_difference(scores, code, loss_table, epsilon, solver, difference)
+    return _attach_slope(nan_unless_finite(loss, loss_table), logits, slope), slope
+
+
+@tf.custom_gradient
+def _attach_slope(loss, logits, slope):
+    def backward(upstream):
+        gradient = per_example(tf.cast(upstream, tf.float32), slope) * slope
+        return upstream, tf.cast(gradient, logits.dtype), None
+
+    return tf.identity(loss), backward
+
+
+def direct_argmax(
+    logits: tf.Tensor,  # [B, *event]
+    noise: tf.Tensor,  # [B, *event]
+    epsilon: tf.Tensor,  # [] or [B]
+    solver: Solver,
+    difference: str = "toward_better",
+    loss_scale: tf.Tensor | float = 1.0,  # [] or [B]
+) -> tf.Tensor:
+    """The perturbed argmax as an operator: code forward, epsilon-difference backward.
+
+    The upstream gradient dy [B, *event] is read as a linearised loss table, f~ = dy / loss_scale,
+    and loss_scale * epsilon_difference is sent back. Unlike `direct_loss` this is not linear in
+    dy, so the factor that dy carries against the gradient of one example's loss has to be known:
+    1/B for a mean over the batch, times 1/replicas, times a loss scale of mixed precision.
+
+    Args:
+        logits: unnormalised log-probabilities, nats.
+        noise: zero-mean Gumbel noise; zeros give the plain argmax.
+        epsilon: step, in 1/nats, against the per-example loss.
+        solver: scores -> code.
+        difference: "toward_better", "away_from_worse" or "central".
+        loss_scale: d(training loss) / d(loss of one example).
+
+    Returns:
+        code, float32 [B, *event].
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: as `direct_loss`.
+    """
+    code, _ = direct_argmax_with_probe(logits, noise, epsilon, solver, difference, loss_scale)
+    return code
+
+
+def direct_argmax_with_probe(
+    logits: tf.Tensor,  # [B, *event]
+    noise: tf.Tensor,  # [B, *event]
+    epsilon: tf.Tensor,  # [] or [B]
+    solver: Solver,
+    difference: str = "toward_better",
+    loss_scale: tf.Tensor | float | None = None,  # [] or [B]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`direct_argmax` that can measure its own loss scale: returns `(code, probe)`.
+
+    The probe [B] is zero. Added to the per-example loss it changes nothing, but the gradient that
+    comes back through it is the factor between that loss and what is differentiated: reduction,
+    replicas and mixed-precision scale alike. With `loss_scale=None` that factor is used, and a
+    probe that was left out of the loss is an error.
+    """
+    if difference not in DIFFERENCES:
+        raise ValueError(f"Expected `difference` in {DIFFERENCES}; received {difference!r}.")
+
+    @tf.custom_gradient
+    def operator(logits, noise, epsilon):
+        scores, code = perturbed_argmax(logits, noise, solver)
+
+        def backward(code_upstream, probe_upstream):
+            if loss_scale is None:
+                scale = check_finite(
+                    tf.math.divide(1.0, tf.cast(probe_upstream, tf.float32)),
+                    "loss scale; the probe has no part in the loss: add sum(model.losses) to the "
+                    "loss of a custom training loop, or give `loss_scale`. Expected finite value",
+                )
+            else:
+                scale = 1.0 / tf.convert_to_tensor(loss_scale, tf.float32)
+            scale = per_example(scale, scores)
+            table = check_finite(tf.cast(code_upstream, tf.float32) * scale, "upstream gradient")
+            slope = epsilon_difference(scores, code, table, epsilon, solver, difference)
+            return tf.cast(slope / scale, logits.dtype), None, None
+
+        return (code, tf.zeros(tf.shape(scores)[:1])), backward
+
+    return operator(
+        tf.convert_to_tensor(logits),
+        tf.convert_to_tensor(noise),
+        _positive(epsilon),
+    )
+
+
+def _positive(epsilon) -> tf.Tensor:
+    if isinstance(epsilon, int | float) and not epsilon > 0:
+        raise ValueError(
+            f"Expected a positive `epsilon` (1/nats); received {epsilon}. The sign of the step is "
+            f"chosen with `difference`, one of {DIFFERENCES}."
+        )
+    epsilon = tf.convert_to_tensor(epsilon, tf.float32)
+    with tf.control_dependencies(
+        [tf.debugging.assert_positive(epsilon, "Expected a positive `epsilon` (1/nats)")]
+    ):
+        return tf.identity(epsilon)

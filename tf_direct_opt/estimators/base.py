@@ -1,0 +1,96 @@
+"""The face that every gradient estimator shares."""
+
+import keras
+import tensorflow as tf
+
+from tf_direct_opt.seeds import SeedStream
+
+
+class Estimator(keras.layers.Layer):
+    """A layer from logits to a per-example loss whose gradient is the estimator's.
+
+        loss = estimator(logits, loss_fn=loss_fn, step=step, training=True)      # [B], nats
+
+    Towards `logits` the gradient is the estimator's; towards what `loss_fn` is made of, the
+    decoder, it is that of the loss at the code used. A subclass implements `estimate` and, where
+    it has state worth watching, owns `keras.metrics` as attributes: a model that contains the
+    layer reports them.
+
+    Args:
+        seed: integer seed of the noise; None draws one.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs):
+        # Perturbation and argmax are done in float32 under every dtype policy.
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        self.seeds = SeedStream(seed, name="seeds")
+
+    def build(self, logits_shape):
+        check_logits_shape(logits_shape)
+        self.built = True
+
+    def call(
+        self,
+        logits: tf.Tensor,  # [B, K] or [B, N, K]
+        loss_fn=None,
+        step=None,
+        training=False,
+    ) -> tf.Tensor:
+        """Per-example loss.
+
+        Args:
+            logits: unnormalised log-probabilities, nats.
+            loss_fn: codes [S, M, N, K] -> losses [B, M], nats; see `types.LossFn`.
+            step: position in the layer's schedules, the optimizer's iterations in a model; None
+                takes the number of training calls so far.
+            training: False gives the loss at the most probable code and draws nothing.
+
+        Returns:
+            [B] float32.
+        """
+        if loss_fn is None:
+            raise ValueError(
+                "Expected `loss_fn`, a callable codes -> losses; received None. Please call "
+                "estimator(logits, loss_fn=loss_fn, training=True)."
+            )
+        if logits.shape.rank == 2:
+            logits = logits[:, tf.newaxis]
+        if not training:
+            mode = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1])
+            return loss_fn(mode[:, tf.newaxis])[:, 0]
+        return self.estimate(logits, loss_fn, self.seeds.num_drawn if step is None else step)
+
+    def estimate(
+        self,
+        logits: tf.Tensor,  # [B, N, K]
+        loss_fn,
+        step: tf.Tensor,  # []
+    ) -> tf.Tensor:
+        """Per-example loss [B] with the estimator's gradient."""
+        raise NotImplementedError
+
+    def compute_output_shape(self, logits_shape):
+        return logits_shape[:1]
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seeds.seed}
+
+
+def check_logits_shape(shape) -> None:
+    """Raises ValueError unless the shape is [B, K] or [B, N, K] with K >= 2 known."""
+    if len(shape) not in (2, 3):
+        raise ValueError(
+            f"Expected logits of shape [B, K] or [B, N, K]; received rank {len(shape)}, shape "
+            f"{tuple(shape)}. Please reshape the encoder's output."
+        )
+    if shape[-1] is None or shape[-1] < 2:
+        raise ValueError(
+            "Expected at least 2 categories, known when the layer is built; received logits of "
+            f"shape {tuple(shape)}."
+        )
+    if len(shape) == 3 and shape[1] is None:
+        raise ValueError(
+            "Expected the number of variables to be known when the layer is built; received "
+            f"logits of shape {tuple(shape)}."
+        )

@@ -1,0 +1,68 @@
+"""Per-example losses and bounds, in nats."""
+
+import math
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+
+def bernoulli_nll(
+    images: tf.Tensor,  # [B, P]
+    pixel_logits: tf.Tensor,  # [S, M, P], S = 1 or B
+) -> tf.Tensor:
+    """Negative log-likelihood of binary images, nats, summed over pixels.
+
+    f[b, m] = sum_p softplus(l_mp) - sum_p x_bp l_mp. The second term is a matrix product, so where
+    the M decoded codes are shared by the batch (S = 1) no [B, M, P] tensor appears.
+
+    Args:
+        images: values in [0, 1].
+        pixel_logits: log-odds of each pixel.
+
+    Returns:
+        float32 [B, M].
+    """
+    images = tf.cast(images, tf.float32)
+    pixel_logits = tf.cast(pixel_logits, tf.float32)
+    log_partition = tf.reduce_sum(tf.nn.softplus(pixel_logits), axis=-1)  # [S, M]
+    if pixel_logits.shape[0] == 1:
+        return log_partition - tf.matmul(images, pixel_logits[0], transpose_b=True)
+    return log_partition - tf.linalg.matvec(pixel_logits, images)
+
+
+def categorical_kl(
+    logits: tf.Tensor,  # [B, N, K]
+) -> tf.Tensor:
+    """KL(q || uniform) of N independent categorical variables, nats, summed over variables: [B]."""
+    logits = tf.cast(logits, tf.float32)
+    posterior = tfp.distributions.Categorical(logits=logits)
+    prior = tfp.distributions.Categorical(logits=tf.zeros_like(logits[0]))
+    return tf.reduce_sum(tfp.distributions.kl_divergence(posterior, prior), axis=-1)
+
+
+def exact_negative_log_likelihood(
+    losses: tf.Tensor,  # [B, K]
+) -> tf.Tensor:
+    """-log p(x) = -logsumexp_z(-f(x, z) - log K) under a uniform prior over all K codes: [B]."""
+    num_codes = tf.cast(tf.shape(losses)[-1], losses.dtype)
+    return tf.math.log(num_codes) - tf.reduce_logsumexp(-losses, axis=-1)
+
+
+def importance_weighted_nll(
+    losses: tf.Tensor,  # [B, S]
+    log_ratios: tf.Tensor,  # [B, S]
+) -> tf.Tensor:
+    """Importance-weighted bound on -log p(x) from S draws of the posterior: [B].
+
+    -log (1/S) sum_s p(x | z_s) p(z_s) / q(z_s | x); tight as S grows, the -ELBO at S = 1.
+
+    Args:
+        losses: -log p(x | z_s), nats.
+        log_ratios: log q(z_s | x) - log p(z_s), nats.
+
+    References:
+        Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016.
+    """
+    log_weights = -losses - log_ratios
+    num_samples = losses.shape[-1]
+    return math.log(num_samples) - tf.reduce_logsumexp(log_weights, axis=-1)

@@ -1,0 +1,48 @@
+"""Seeds for stateless noise that survive saving and differ between replicas."""
+
+import keras
+import tensorflow as tf
+
+
+class SeedStream(keras.layers.Layer):
+    """A layer without inputs whose only weight is the state of a seed.
+
+    `keras.random.SeedGenerator` is not saved with a model, so a resumed run replays the noise it
+    has used already, and it gives every replica of a distribution strategy the same noise. This
+    state is an ordinary weight, and the replica's number is folded in.
+
+    Args:
+        seed: integer; None draws one, which is then kept with the weights.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        if seed is not None and not isinstance(seed, int):
+            raise ValueError(f"Expected `seed` to be an integer or None; received {seed!r}.")
+        self.seed = seed
+        start = keras.random.SeedGenerator(seed).get_config()["seed"]
+        if start is None:
+            start = int(keras.random.randint([], 0, 2**31 - 1))
+        self.state = self.add_weight(
+            shape=[2],
+            dtype="int64",
+            initializer=lambda shape, dtype: tf.constant([start, 0], dtype),
+            trainable=False,
+            aggregation="none",
+            name="state",
+        )
+        self.built = True
+
+    def next(self) -> tf.Tensor:
+        """A [2] seed never given before; different on every replica."""
+        seed = tf.identity(self.state.value)
+        self.state.assign(seed + [0, 1])
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return seed
+        return tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
+
+    @property
+    def num_drawn(self) -> tf.Tensor:
+        """How many seeds have been given: the step, for a layer that is not told one."""
+        return self.state.value[1]

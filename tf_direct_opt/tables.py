@@ -1,0 +1,115 @@
+"""Loss tables: what every single-coordinate choice of the code would cost.
+
+Each function takes a `loss_fn` and the sampled code [B, N, K] and returns `(loss, loss_table)`:
+the loss [B] at the code, through which the decoder gets its gradient, and the table [B, N, K]
+that the estimator needs, without gradient.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tf_direct_opt.types import LossFn
+
+# Bounds the memory of a table: with 784 pixels and batch 100, 64 candidates are 20 MB a tensor.
+MAX_CANDIDATES = 64
+
+
+def all_codes_loss(
+    loss_fn: LossFn,
+    num_categories: int,
+) -> tf.Tensor:
+    """Losses of all K codes of a single variable, [B, K], from one decode of K codes.
+
+    This is what makes N = 1 cheap: the decoder sees K inputs, not B or B * K.
+    """
+    return loss_fn(tf.eye(num_categories)[tf.newaxis, :, tf.newaxis, :])
+
+
+def all_codes(
+    loss_fn: LossFn,
+    code: tf.Tensor,  # [B, 1, K]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Exact table for N = 1: K decoder evaluations for the whole batch."""
+    if code.shape[1] != 1:
+        raise ValueError(
+            f"Expected one variable for the table of all codes; received {code.shape[1]}. "
+            "Use `single_flips` for more."
+        )
+    losses = all_codes_loss(loss_fn, code.shape[-1])
+    loss = tf.reduce_sum(losses * code[:, 0], axis=-1)
+    return loss, tf.stop_gradient(losses)[:, tf.newaxis]
+
+
+def single_flips(
+    loss_fn: LossFn,
+    code: tf.Tensor,  # [B, N, K]
+    max_candidates: int = MAX_CANDIDATES,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Exact single-coordinate table: table[b, i, k] = f(x_b, z* with z_i := k).
+
+    N (K - 1) + 1 decoder evaluations an example; all but the one at z* without gradient, at most
+    `max_candidates` of them at a time.
+    """
+    _, num_variables, num_categories = code.shape
+    loss = loss_fn(code[:, tf.newaxis])[:, 0]
+    category = tf.argmax(code, axis=-1, output_type=tf.int32)  # [B, N]
+    others = num_categories - 1
+
+    def candidates(index):  # [M] -> codes [B, M, N, K]
+        # Candidate i * (K - 1) + s - 1 moves coordinate i on by s categories, cyclically.
+        shift = tf.one_hot(index // others, num_variables, dtype=tf.int32)
+        shift *= (index % others + 1)[:, tf.newaxis]
+        moved = (category[:, tf.newaxis] + shift) % num_categories
+        return tf.one_hot(moved, num_categories, dtype=code.dtype)
+
+    count = num_variables * others
+    flips = losses_in_chunks(loss_fn, candidates, count, max_candidates)
+    by_shift = tf.concat(
+        [
+            tf.tile(loss[:, tf.newaxis, tf.newaxis], [1, num_variables, 1]),
+            tf.reshape(flips, [-1, num_variables, others]),
+        ],
+        axis=-1,
+    )
+    shift_of = (tf.range(num_categories) - category[..., tf.newaxis]) % num_categories
+    return loss, tf.stop_gradient(tf.gather(by_shift, shift_of, batch_dims=2))
+
+
+def linearised(
+    loss_fn: LossFn,
+    code: tf.Tensor,  # [B, N, K]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """First-order table: f(z*) + <df/dz (z*), z - z*> up to a constant of each variable.
+
+    One decoder evaluation an example and one backward pass; for downstream networks that are too
+    expensive, or too opaque, to evaluate at every flip. Biased unless f is linear in the code.
+    """
+    code = tf.stop_gradient(code)
+    with tf.GradientTape() as tape:
+        tape.watch(code)
+        loss = loss_fn(code[:, tf.newaxis])[:, 0]
+    return loss, tf.stop_gradient(tape.gradient(loss, code))
+
+
+def losses_in_chunks(
+    loss_fn: LossFn,
+    candidates: Callable[[tf.Tensor], tf.Tensor],  # [M] -> codes [B, M, N, K]
+    count: int,
+    max_candidates: int = MAX_CANDIDATES,
+) -> tf.Tensor:
+    """Losses [B, count] of codes that never exist all at once; no gradient passes."""
+    if count <= max_candidates:
+        return tf.stop_gradient(loss_fn(candidates(tf.range(count))))
+    num_chunks = -(-count // max_candidates)
+    size = -(-count // num_chunks)
+    # The last chunk is filled up with repeats of the last candidate, cut off again below.
+    index = tf.minimum(tf.range(num_chunks * size), count - 1)
+    chunks = tf.map_fn(
+        lambda chunk: tf.stop_gradient(loss_fn(candidates(chunk))),
+        tf.reshape(index, [num_chunks, size]),
+        fn_output_signature=tf.float32,
+        parallel_iterations=1,
+    )  # [num_chunks, B, size]
+    losses = tf.transpose(chunks, [1, 0, 2])
+    return tf.reshape(losses, [-1, num_chunks * size])[:, :count]
