@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_direct_opt import direct, schedules, solvers, tables
 from tf_direct_opt.estimators.base import Estimator
+from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 
 # 10 epochs of 500 steps (MNIST's 50k in batches of 100): measured, see the README.
@@ -55,8 +56,7 @@ class Direct(Estimator):
         self.difference = difference
         self.table = table
         self.solver = solvers.Categorical()
-        self.epsilon_tracker = keras.metrics.Mean(name="epsilon")
-        self.flip_rate = keras.metrics.Mean(name="flip_rate")
+        self.report = Means(["epsilon", "flip_rate"])
 
     def estimate(self, logits, loss_fn, step):
         epsilon = schedules.value(self.epsilon, step)
@@ -69,8 +69,8 @@ class Direct(Estimator):
         loss, slope = direct.loss_with_difference(
             loss, logits, scores, code, loss_table, epsilon, self.solver, self.difference
         )
-        self.epsilon_tracker.update_state(epsilon)
-        self.flip_rate.update_state(tf.reduce_any(slope != 0.0, axis=[1, 2]))
+        flipped = tf.reduce_any(slope != 0.0, axis=[1, 2])
+        self.report.update_state({"epsilon": epsilon, "flip_rate": flipped}, tf.shape(loss)[0])
         return loss
 
     def get_config(self):

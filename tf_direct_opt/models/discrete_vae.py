@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_direct_opt import estimators, losses, schedules, tables
 from tf_direct_opt.estimators.direct import WARMUP_STEPS
-from tf_direct_opt.metrics import CodePerplexity
+from tf_direct_opt.metrics import CodePerplexity, Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import Categorical
 
@@ -105,12 +105,10 @@ class DiscreteVAE(keras.Model):
         self.num_eval_samples = num_eval_samples
         self.solver = Categorical()
 
-        self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
-        self.kl_tracker = keras.metrics.Mean(name="kl")
+        self.bound = "negative_log_likelihood" if num_variables == 1 else "importance_weighted_nll"
+        self.training_report = Means(["reconstruction", "kl", "kl_weight"])
+        self.evaluation_report = Means(["reconstruction", "kl", self.bound])
         self.code_perplexity = CodePerplexity(num_variables, num_categories)
-        self.kl_weight_tracker = keras.metrics.Mean(name="kl_weight")
-        bound = "negative_log_likelihood" if num_variables == 1 else "importance_weighted_nll"
-        self.likelihood_tracker = keras.metrics.Mean(name=bound)
 
     def build(self, input_shape):
         self.image_shape = tuple(input_shape[1:])
@@ -196,13 +194,13 @@ class DiscreteVAE(keras.Model):
             step = self.optimizer.iterations
             reconstruction = self.estimator(logits, loss_fn=loss_fn, step=step, training=True)
             kl_weight = schedules.value(self.kl_weight, step)
-            self.kl_weight_tracker.update_state(kl_weight)
+            report, values = self.training_report, {"kl_weight": kl_weight}
         else:
-            reconstruction, likelihood = self._evaluation_bounds(logits, loss_fn)
+            reconstruction, bound = self._evaluation_bounds(logits, loss_fn)
             kl_weight = 1.0
-            self.likelihood_tracker.update_state(likelihood)
-        self.reconstruction_tracker.update_state(reconstruction)
-        self.kl_tracker.update_state(kl)
+            report, values = self.evaluation_report, {self.bound: bound}
+        values |= {"reconstruction": reconstruction, "kl": kl}
+        report.update_state(values, tf.shape(kl)[0])
         self.code_perplexity.update_state(tf.nn.softmax(tf.cast(logits, tf.float32)))
         loss = reconstruction + kl_weight * kl
         if sample_weight is not None:
@@ -214,11 +212,20 @@ class DiscreteVAE(keras.Model):
         return loss / self.distribute_strategy.num_replicas_in_sync
 
     def train_step(self, data):
-        return _without(super().train_step(data), [self.likelihood_tracker])
+        super().train_step(data)
+        return self._results([self.training_report, self.code_perplexity, *self.estimator.metrics])
 
     def test_step(self, data):
-        training_only = [self.kl_weight_tracker, *self.estimator.metrics]
-        return _without(super().test_step(data), training_only)
+        super().test_step(data)
+        return self._results([self.evaluation_report, self.code_perplexity])
+
+    def _results(self, metrics):
+        """The metrics of one phase alone: a training metric would read 0 in an evaluation."""
+        results = {"loss": self._loss_tracker.result()}
+        for metric in metrics:
+            result = metric.result()
+            results |= result if isinstance(result, dict) else {metric.name: result}
+        return results
 
     def _pixel_logits(
         self,
@@ -277,7 +284,3 @@ class DiscreteVAE(keras.Model):
                 )
         return cls(**config)
 
-
-def _without(logs: dict, metrics: list) -> dict:
-    dropped = {metric.name for metric in metrics}
-    return {name: value for name, value in logs.items() if name not in dropped}

@@ -1,0 +1,97 @@
+"""Seconds an epoch: the discrete VAE against a plain Keras autoencoder of the same layers.
+
+    python benchmarks/epoch_seconds.py --num_categories=10,20,40,80,160,640
+
+Both are trained by `fit` on the same batches in one process, epoch by epoch in turn, so that a
+machine whose speed drifts drifts for both. The autoencoder is 784-300-ReLU-K-softmax-300-ReLU-784
+with Keras' own binary cross-entropy from logits. The images are random bits of MNIST's size
+(50k of 28x28), as speed does not depend on what they show. Prints one JSON line for each K: the
+median seconds of an epoch of both, and the ratio, pair by pair: median, least and greatest.
+"""
+
+import json
+import statistics
+import time
+
+import data
+import keras
+import numpy as np
+from absl import app, flags
+
+import tf_direct_opt as tdo
+
+_NUM_CATEGORIES = flags.DEFINE_list("num_categories", ["10", "20", "40", "80", "160", "640"], "K.")
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 50000, "Training images.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Batch size.")
+_EPOCHS = flags.DEFINE_integer("epochs", 5, "Timed epochs of each, after one that is not.")
+_JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "XLA for both.")
+_STEPS_PER_EXECUTION = flags.DEFINE_integer("steps_per_execution", 1, "Steps a call, for both.")
+_ESTIMATOR = flags.DEFINE_string("estimator", "direct", "Estimator of the VAE.")
+
+
+def build_vae(num_categories: int) -> keras.Model:
+    model = tdo.models.DiscreteVAE(
+        num_categories=num_categories, estimator=_ESTIMATOR.value, seed=0
+    )
+    model.build((None, 28, 28))
+    return model
+
+
+def build_autoencoder(num_categories: int) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((28, 28)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(300, activation="relu"),
+            keras.layers.Dense(num_categories, activation="softmax"),
+            keras.layers.Dense(300, activation="relu"),
+            keras.layers.Dense(784),
+            keras.layers.Reshape((28, 28)),
+        ]
+    )
+
+
+def compare(num_categories: int) -> dict:
+    """Times both models; returns the row that is printed."""
+    images = np.random.default_rng(0).integers(0, 2, [_NUM_IMAGES.value, 28, 28], np.uint8)
+    vae, autoencoder = build_vae(num_categories), build_autoencoder(num_categories)
+    options = {
+        "jit_compile": _JIT_COMPILE.value,
+        "steps_per_execution": _STEPS_PER_EXECUTION.value,
+    }
+    vae.compile(keras.optimizers.Adam(1e-3), **options)
+    autoencoder.compile(
+        keras.optimizers.Adam(1e-3), keras.losses.BinaryCrossentropy(from_logits=True), **options
+    )
+    seconds = {"vae": [], "autoencoder": []}
+    for epoch in range(_EPOCHS.value + 1):
+        for name, model in (("vae", vae), ("autoencoder", autoencoder)):
+            batches, steps = data.training_batches(images, _BATCH_SIZE.value, 0, epoch, epoch + 1)
+            if name == "autoencoder":
+                batches = batches.map(lambda batch: (batch, batch))
+            start = time.perf_counter()
+            model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
+            if epoch > 0:  # The first includes tracing.
+                seconds[name].append(time.perf_counter() - start)
+    ratios = [a / b for a, b in zip(seconds["vae"], seconds["autoencoder"], strict=True)]
+    return {
+        "num_categories": num_categories,
+        "estimator": _ESTIMATOR.value,
+        **options,
+        "epochs": _EPOCHS.value,
+        "vae_seconds": round(statistics.median(seconds["vae"]), 3),
+        "autoencoder_seconds": round(statistics.median(seconds["autoencoder"]), 3),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_min": round(min(ratios), 3),
+        "ratio_max": round(max(ratios), 3),
+    }
+
+
+def main(argv):
+    del argv
+    for num_categories in _NUM_CATEGORIES.value:
+        print(json.dumps(compare(int(num_categories))), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
