@@ -1,0 +1,31 @@
+"""What every test and doctest shares."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import tensorflow as tf
+
+import tf_direct_opt as tdo
+
+# Two logical devices, so that tests can run two replicas; nothing else notices.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace):
+    for module in (tdo.layers, tdo.models, tdo.direct, tdo.perturbation, tdo.solvers, tdo.files):
+        doctest_namespace.update({k: v for k, v in vars(module).items() if k[0] != "_"})
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    """The same random numbers and names in every test, whichever runs before it."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("float32")

@@ -1,0 +1,129 @@
+"""What every gradient estimator has to do; a test class inherits it and gives its mean."""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+
+
+class Decoder:
+    """A random two-layer scalar decoder: loss_fn(codes) = sum_j w_j tanh(<codes, v_j> + b_bj)."""
+
+    def __init__(self, num_variables, num_categories, batch=1, seed=0):
+        generator = np.random.default_rng(seed)
+        size, hidden = num_variables * num_categories, 6
+        self.first = tf.Variable(generator.normal(size=[size, hidden]).astype(np.float32))
+        self.second = tf.Variable(2 * generator.normal(size=[hidden, 1]).astype(np.float32))
+        self.offset = tf.constant(generator.normal(size=[batch, 1, hidden]), tf.float32)
+        self.weights = [self.first, self.second]
+
+    def __call__(self, codes):
+        flat = tf.reshape(codes, [*tf.unstack(tf.shape(codes)[:2]), self.first.shape[0]])
+        return tf.squeeze(tf.tanh(flat @ self.first + self.offset) @ self.second, -1)
+
+
+class EstimatorContract:
+    """Subclasses give `make(**config)`, `configs`, `sizes`, `draws` and `expected(...)`."""
+
+    configs = ({},)
+    sizes = ((1, 2), (1, 7), (3, 2), (3, 7))  # (N, K)
+    draws = 20_000
+
+    def expected(self, logits, losses, **config):
+        """Mean gradient [N, K] given logits [N, K] and the losses [K^N] of all codes."""
+        raise NotImplementedError
+
+    def test_mean_gradient_is_its_oracle(self):
+        # 4 standard errors for each entry; at most 64 entries: fails for 1 set of seeds in 250.
+        for config in self.configs:
+            for num_variables, num_categories in self.sizes:
+                size = [num_variables, num_categories]
+                h = np.random.default_rng(7).normal(size=size).astype(np.float32)
+                decoder = Decoder(*size)
+                codes = oracles.all_codes(*size).astype(np.float32)
+                losses = decoder(codes[np.newaxis]).numpy()[0].astype(np.float64)
+                expected = self.expected(h.astype(np.float64), losses, **config)
+                gradient = self.gradients(self.make(seed=1, **config), h, decoder)
+                oracles.assert_mean_is(gradient, expected)
+
+    def gradients(self, estimator, h, decoder):
+        logits = tf.broadcast_to(h, [self.draws, *h.shape])
+
+        @tf.function
+        def gradient():
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                loss = estimator(logits, loss_fn=decoder, training=True)
+            return tape.gradient(loss, logits)
+
+        # An estimator that decodes shared codes answers for a batch of one: tile its losses.
+        decoder.offset = tf.broadcast_to(decoder.offset, [self.draws, 1, 6])
+        return gradient()
+
+    @pytest.mark.parametrize("shape", [(4, 3), (4, 1, 3)])
+    def test_loss_is_one_number_an_example(self, shape):
+        estimator = self.make(seed=0)
+        decoder = Decoder(1, 3, batch=4)
+        for training in (False, True):
+            loss = estimator(tf.zeros(shape), loss_fn=decoder, training=training)
+            assert loss.shape == (4,)
+            assert loss.dtype == tf.float32
+
+    def test_huge_logits_give_finite_results(self):
+        decoder = Decoder(1, 4, batch=2)
+        logits = tf.constant([[80.0, -80.0, 80.0, -80.0], [-80.0, -80.0, -80.0, 80.0]])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = self.make(seed=0)(logits, loss_fn=decoder, training=True)
+        assert np.isfinite(loss).all()
+        assert np.isfinite(tape.gradient(loss, logits)).all()
+
+    def test_without_training_the_loss_is_that_of_the_most_probable_code(self):
+        decoder = Decoder(1, 3, batch=2)
+        logits = tf.constant([[0.0, 1.0, 0.5], [0.3, 0.2, 0.1]])
+        loss = self.make(seed=0)(logits, loss_fn=decoder, training=False)
+        every = decoder(tf.eye(3)[tf.newaxis, :, tf.newaxis])
+        np.testing.assert_allclose(loss, [every[0, 1], every[1, 0]], rtol=1e-6)
+
+    def test_seed_decides_and_calls_differ(self):
+        logits = tf.zeros([64, 5])
+        decoder = Decoder(1, 5, batch=64)
+        runs = []
+        for seed in (1, 1, 2):
+            estimator = self.make(seed=seed)
+            runs.append(
+                [estimator(logits, loss_fn=decoder, training=True).numpy() for _ in range(2)]
+            )
+        np.testing.assert_array_equal(runs[0], runs[1])
+        if np.any(runs[0][0] != runs[0][1]):  # Not a deterministic estimator.
+            assert np.any(runs[0][0] != runs[2][0])
+
+    def test_config_round_trip(self):
+        for config in self.configs:
+            estimator = self.make(seed=3, **config)
+            again = keras.saving.deserialize_keras_object(
+                keras.saving.serialize_keras_object(estimator)
+            )
+            assert again.get_config() == estimator.get_config()
+
+    def test_half_precision_logits_get_half_precision_gradients(self):
+        logits = tf.zeros([4, 3], tf.float16)
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = self.make(seed=0)(logits, loss_fn=Decoder(1, 3, batch=4), training=True)
+        assert loss.dtype == tf.float32
+        assert tape.gradient(loss, logits).dtype == tf.float16
+
+    @pytest.mark.parametrize("shape", [(3,), (2, 3, 4, 5)])
+    def test_wrong_rank_is_refused(self, shape):
+        with pytest.raises(ValueError, match="Expected logits of shape \\[B, K\\] or \\[B, N, K\\]"):
+            self.make()(tf.zeros(shape), loss_fn=lambda codes: codes, training=True)
+
+    def test_one_category_is_refused(self):
+        with pytest.raises(ValueError, match="Expected at least 2 categories"):
+            self.make()(tf.zeros([3, 1]), loss_fn=lambda codes: codes, training=True)
+
+    def test_missing_loss_fn_is_refused(self):
+        with pytest.raises(ValueError, match="Expected `loss_fn`"):
+            self.make()(tf.zeros([3, 2]), training=True)
