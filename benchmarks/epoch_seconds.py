@@ -13,7 +13,7 @@ import json
 import statistics
 import time
 
-import data
+import batches
 import keras
 import numpy as np
 from absl import app, flags
@@ -66,11 +66,13 @@ def compare(num_categories: int) -> dict:
     seconds = {"vae": [], "autoencoder": []}
     for epoch in range(_EPOCHS.value + 1):
         for name, model in (("vae", vae), ("autoencoder", autoencoder)):
-            batches, steps = data.training_batches(images, _BATCH_SIZE.value, 0, epoch, epoch + 1)
+            epoch_batches = batches.training_batches(
+                images, _BATCH_SIZE.value, 0, epoch, epoch + 1
+            )
             if name == "autoencoder":
-                batches = batches.map(lambda batch: (batch, batch))
+                epoch_batches = epoch_batches.map(lambda batch: (batch, batch))
             start = time.perf_counter()
-            model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
+            model.fit(epoch_batches, verbose=0, shuffle=False)
             if epoch > 0:  # The first includes tracing.
                 seconds[name].append(time.perf_counter() - start)
     ratios = [a / b for a, b in zip(seconds["vae"], seconds["autoencoder"], strict=True)]

@@ -1,7 +1,6 @@
-"""Binary images for the examples: one function a question, nothing decoded twice.
+"""Binary images for the examples, read into memory whole, so that nothing is decoded twice.
 
-`load` reads a whole data set into memory as 0/1 bytes; `training_batches` and
-`evaluation_batches` turn such arrays into the `tf.data` pipelines of a run.
+TensorFlow is imported by what needs it only: whether a data set is there is said at once.
 """
 
 import dataclasses
@@ -9,7 +8,6 @@ import os
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "omniglot", "omniglot_small")
 
@@ -52,18 +50,41 @@ def load(name: str, data_dir: str | None = None, download: bool = False) -> Imag
     Raises:
         ValueError: unknown name, or a data set that is not prepared and not to be downloaded.
     """
-    if name == "digits":
-        return _load_digits()
-    if name not in _TFDS_SPLITS:
+    require_prepared(name, data_dir, download)
+    return _load_digits() if name == "digits" else _load_tfds(name, data_dir, download)
+
+
+def require_prepared(name: str, data_dir: str | None = None, download: bool = False) -> None:
+    """Raises the ValueError of `load` for data that is not there, in a fraction of a second.
+
+    TFDS itself would try the network for minutes before it says so.
+    """
+    if name not in DATASETS:
         raise ValueError(f"Expected a data set in {DATASETS}; received {name!r}.")
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    data_dir = pathlib.Path(data_dir).expanduser()
-    splits = _TFDS_SPLITS[name]
-    builder_name = "omniglot" if name == "omniglot_small" else name
-    if not download:
-        # Looked for without importing TFDS: a run that cannot start should say so at once.
-        _require_prepared(builder_name, data_dir)
-    return _load_tfds(name, builder_name, splits, data_dir, download)
+    if name == "digits" or download:
+        return
+    folder = _folder(data_dir)
+    if not any((folder / _builder_name(name)).glob("**/dataset_info.json")):
+        raise ValueError(_how_to_prepare(name, folder))
+
+
+def _folder(data_dir: str | None) -> pathlib.Path:
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(folder).expanduser()
+
+
+def _builder_name(name: str) -> str:
+    return "omniglot" if name == "omniglot_small" else name
+
+
+def _how_to_prepare(name: str, folder: pathlib.Path) -> str:
+    builder_name = _builder_name(name)
+    return (
+        f"Expected the data set {builder_name!r} prepared by TFDS under {folder / builder_name}; "
+        "found none. Please add --download to prepare it there, give the folder that has it with "
+        "--data_dir, or run: python -c \"import tensorflow_datasets as tfds; "
+        f"tfds.load('{builder_name}', data_dir='{folder}')\""
+    )
 
 
 def _load_digits() -> Images:
@@ -75,18 +96,19 @@ def _load_digits() -> Images:
     return Images("digits", images[:1437], images[1437:1617], images[1617:])
 
 
-def _load_tfds(name, builder_name, splits, data_dir, download) -> Images:
+def _load_tfds(name: str, data_dir: str | None, download: bool) -> Images:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(builder_name, data_dir=str(data_dir))
+    builder_name, folder, splits = _builder_name(name), _folder(data_dir), _TFDS_SPLITS[name]
+    builder = tfds.builder(builder_name, data_dir=str(folder))
     if download:
         builder.download_and_prepare()
     elif not builder.is_prepared():
-        raise ValueError(_how_to_prepare(builder_name, data_dir, f"version {builder.version}"))
+        raise ValueError(f"{_how_to_prepare(name, folder)} (version {builder.version})")
     for split in splits.values():
         if split.split("[")[0] not in builder.info.splits:
             raise ValueError(
-                f"Expected the split {split!r} of {builder_name!r} in {data_dir}; found only "
+                f"Expected the split {split!r} of {builder_name!r} in {folder}; found only "
                 f"{sorted(builder.info.splits)}. Please prepare the whole data set with "
                 "--download, or give another --dataset."
             )
@@ -108,6 +130,8 @@ def _read(builder, split: str) -> np.ndarray:
 
 
 def _read_omniglot(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
+    import tensorflow as tf
+
     def reduce_size(example):
         ink = 1.0 - tf.cast(example["image"][..., :1], tf.float32) / 255.0
         return tf.image.resize(ink, [28, 28], method="area")[..., 0], example["alphabet"]
@@ -119,67 +143,3 @@ def _read_omniglot(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _binarise(images: np.ndarray) -> np.ndarray:
     return (images > 0.5).astype(np.uint8)
-
-
-def _require_prepared(builder_name: str, data_dir: pathlib.Path) -> None:
-    if not any((data_dir / builder_name).glob("**/dataset_info.json")):
-        raise ValueError(_how_to_prepare(builder_name, data_dir, "any version"))
-
-
-def _how_to_prepare(builder_name: str, data_dir: pathlib.Path, version: str) -> str:
-    return (
-        f"Expected the data set {builder_name!r} ({version}) prepared by TFDS under "
-        f"{data_dir / builder_name}; found none. Please add --download to prepare it there, give "
-        "the folder that has it with --data_dir, or run: "
-        f"python -c \"import tensorflow_datasets as tfds; tfds.load('{builder_name}', "
-        f"data_dir='{data_dir}')\""
-    )
-
-
-def training_batches(
-    images: np.ndarray,  # [n, height, width]
-    batch_size: int,
-    seed: int,
-    initial_epoch: int,
-    epochs: int,
-) -> tuple[tf.data.Dataset, int]:
-    """Batches of the epochs `initial_epoch` to `epochs`, and the number of steps in each.
-
-    Epoch e is one permutation drawn from (seed, e), so that a resumed run sees what the
-    uninterrupted one would have seen. Whole batches only: what one epoch leaves out is drawn by
-    another, and shapes stay static. Indices are shuffled rather than images, and a batch is one
-    gather: nothing is done for each example in turn.
-    """
-    if not 1 <= batch_size <= len(images):
-        raise ValueError(
-            f"Expected a batch size from 1 to the {len(images)} training images; "
-            f"received {batch_size}."
-        )
-    steps = len(images) // batch_size
-    images = tf.constant(images)
-
-    def epoch_indices(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(images.shape[0]), seed=[seed, epoch]
-        )
-        return tf.data.Dataset.from_tensor_slices(
-            tf.reshape(order[: steps * batch_size], [steps, batch_size])
-        )
-
-    dataset = (
-        tf.data.Dataset.range(initial_epoch, epochs)
-        .flat_map(epoch_indices)
-        .map(lambda index: tf.cast(tf.gather(images, index), tf.float32))
-        .prefetch(4)
-    )
-    return dataset, steps
-
-
-def evaluation_batches(images: np.ndarray, batch_size: int = 500) -> tf.data.Dataset:
-    """The images in order, all of them."""
-    return (
-        tf.data.Dataset.from_tensor_slices(images)
-        .batch(batch_size)
-        .map(lambda batch: tf.cast(batch, tf.float32))
-        .cache()
-    )

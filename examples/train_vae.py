@@ -11,23 +11,20 @@ figures of the test images.
 import json
 
 import experiment
-import keras
 from absl import app, flags
-
-import tf_direct_opt as tdo
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_integer("k", 10, "Categories a variable.", lower_bound=2)
 flags.DEFINE_integer("num_variables", 1, "Categorical variables.", lower_bound=1)
 flags.DEFINE_integer("hidden_units", 300, "Width of the hidden layers.", lower_bound=1)
-flags.DEFINE_enum("estimator", "direct", tdo.estimators.names(), "Gradient estimator.")
+flags.DEFINE_string("estimator", "direct", "Gradient estimator: direct or exact.")
 flags.DEFINE_enum(
     "epsilon_schedule",
     "two_phase",
     ["two_phase", "constant", "exponential"],
     "two_phase: --epsilon for --warmup_epochs, then --epsilon_final. constant: --epsilon_final. "
-    "exponential: max(--epsilon_final, --epsilon * exp(--epsilon_rate * -step)).",
+    "exponential: max(--epsilon_final, --epsilon * exp(-step * --epsilon_rate)).",
 )
 flags.DEFINE_float("epsilon", 1.0, "First epsilon, 1/nats.")
 flags.DEFINE_float("epsilon_final", 0.1, "Last epsilon, 1/nats.")
@@ -46,43 +43,45 @@ for _name in ("epsilon", "epsilon_final"):
 flags.adopt_module_key_flags(experiment)
 
 
-def epsilon_schedule(steps_an_epoch: int):
-    """The schedule that the flags describe, in steps."""
-    if FLAGS.epsilon_schedule == "constant":
-        return FLAGS.epsilon_final
-    if FLAGS.epsilon_schedule == "exponential":
-        return tdo.schedules.FlooredExponentialDecay(
+def build_model(steps_an_epoch: int):
+    """The `DiscreteVAE` that the flags describe."""
+    import keras
+
+    import tf_direct_opt as tdo
+
+    warmup_steps = FLAGS.warmup_epochs * steps_an_epoch
+    epsilon = {
+        "two_phase": tdo.schedules.two_phase(FLAGS.epsilon, FLAGS.epsilon_final, warmup_steps),
+        "constant": FLAGS.epsilon_final,
+        "exponential": tdo.schedules.FlooredExponentialDecay(
             FLAGS.epsilon, FLAGS.epsilon_rate, FLAGS.epsilon_final
-        )
-    warmup_steps = FLAGS.warmup_epochs * steps_an_epoch
-    return tdo.schedules.two_phase(FLAGS.epsilon, FLAGS.epsilon_final, warmup_steps)
-
-
-def kl_schedule(steps_an_epoch: int):
-    """The schedule that the flags describe, in steps."""
-    warmup_steps = FLAGS.warmup_epochs * steps_an_epoch
-    if FLAGS.kl_schedule == "constant" or warmup_steps == 0:
-        return FLAGS.kl_weight
-    if FLAGS.kl_schedule == "linear":
-        return keras.optimizers.schedules.PolynomialDecay(0.0, warmup_steps, FLAGS.kl_weight)
-    return tdo.schedules.two_phase(0.0, FLAGS.kl_weight, warmup_steps)
-
-
-def build_model(steps_an_epoch: int) -> tdo.models.DiscreteVAE:
-    """The model that the flags describe."""
-    config = {"epsilon": epsilon_schedule(steps_an_epoch)} if FLAGS.estimator == "direct" else {}
+        ),
+    }[FLAGS.epsilon_schedule]
+    kl_weight = {
+        "two_phase": tdo.schedules.two_phase(0.0, FLAGS.kl_weight, warmup_steps),
+        "constant": FLAGS.kl_weight,
+        "linear": keras.optimizers.schedules.PolynomialDecay(
+            0.0, max(warmup_steps, 1), FLAGS.kl_weight
+        ),
+    }[FLAGS.kl_schedule]
     return tdo.models.DiscreteVAE(
         num_variables=FLAGS.num_variables,
         num_categories=FLAGS.k,
-        estimator=tdo.estimators.get(FLAGS.estimator, seed=FLAGS.seed, **config),
-        kl_weight=kl_schedule(steps_an_epoch),
+        estimator=FLAGS.estimator,
+        epsilon=epsilon if FLAGS.estimator == "direct" else None,
+        kl_weight=kl_weight,
         hidden_units=FLAGS.hidden_units,
+        seed=FLAGS.seed,
     )
 
 
 def main(argv):
-    title = f"{FLAGS.dataset}-k{FLAGS.k}-{FLAGS.estimator}"
-    figures = experiment.run(argv, build_model, title)
+    with experiment.input_errors():
+        directory = experiment.prepare(argv, f"{FLAGS.dataset}-k{FLAGS.k}-{FLAGS.estimator}")
+        # TensorFlow takes seconds to import; mistakes in a command line are answered before.
+        import training
+
+        figures = training.run(directory, build_model)
     print(json.dumps({"estimator": FLAGS.estimator, "k": FLAGS.k, **figures}))
 
 

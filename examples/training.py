@@ -1,0 +1,178 @@
+"""Training, evaluation and results: the same for every program.
+
+The order of a run, how it is resumed and the files it leaves are decided here, once.
+"""
+
+import csv
+import importlib.metadata
+import json
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import batches
+import data
+import experiment
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags, logging
+
+import tf_direct_opt as tdo
+from tf_direct_opt.callbacks import Checkpoint, TensorBoard, decoded_codes, image_grid
+from tf_direct_opt.files import replacing
+
+FLAGS = flags.FLAGS
+
+
+def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> dict:
+    """Trains the model in the folder given by `experiment.prepare`, or goes on training it.
+
+    Args:
+        directory: output folder. It gets event files under tensorboard/, history.csv,
+            checkpoints/, and at the end model.keras, codes.png and metrics.json.
+        build_model: steps an epoch -> uncompiled model.
+
+    Returns:
+        What the run was and the figures of its test images, in nats.
+
+    Raises:
+        ValueError: flags that do not fit the data, or a checkpoint that cannot be read.
+    """
+    images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+    keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(FLAGS.dtype_policy)
+    steps = _steps_an_epoch(images)
+    with _strategy().scope():
+        model = build_model(steps)
+        model.compile(
+            optimizer=keras.optimizers.Adam(FLAGS.learning_rate),
+            jit_compile=_jit_compile(),
+            steps_per_execution=FLAGS.steps_per_execution,
+        )
+        model.build((None, *images.image_shape))
+        model.optimizer.build(model.trainable_variables)
+    checkpoint = Checkpoint(directory / "checkpoints")
+    initial_epoch = checkpoint.restore(model) if FLAGS.resume else 0
+    if initial_epoch:
+        logging.info("Resumed after epoch %d of %d.", initial_epoch, FLAGS.epochs)
+    history = History(directory / "history.csv", initial_epoch)
+    model.fit(
+        batches.training_batches(
+            images.train, FLAGS.batch_size, FLAGS.seed, initial_epoch, FLAGS.epochs
+        ),
+        initial_epoch=initial_epoch,
+        epochs=FLAGS.epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        validation_data=batches.evaluation_batches(images.valid),
+        verbose=FLAGS.verbose,
+        # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
+        callbacks=[
+            TensorBoard(directory / "tensorboard", images.valid[:25], write_graph=False),
+            history,
+            keras.callbacks.TerminateOnNaN(),
+            checkpoint,
+        ],
+    )
+    test = model.evaluate(batches.evaluation_batches(images.test), return_dict=True, verbose=0)
+    test = {"negative_elbo": test.pop("loss"), **test}
+    _write_results(directory, model, test, history.rows, images)
+    return {
+        "dataset": FLAGS.dataset,
+        "seed": FLAGS.seed,
+        "epochs": len(history.rows),
+        "output_dir": str(directory),
+        "test": test,
+    }
+
+
+class History(keras.callbacks.Callback):
+    """One row of figures an epoch, with the seconds of its training part, kept as a CSV file."""
+
+    def __init__(self, path: pathlib.Path, initial_epoch: int):
+        super().__init__()
+        self.path = path
+        self.rows = []
+        if initial_epoch:
+            with path.open(newline="") as file:
+                self.rows = list(csv.DictReader(file))[:initial_epoch]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+        self._seconds = None
+
+    def on_test_begin(self, logs=None):
+        self._seconds = time.perf_counter() - self._start
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = self._seconds or time.perf_counter() - self._start
+        self.rows.append({"epoch": epoch, "seconds": seconds, **logs})
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def _steps_an_epoch(images: data.Images) -> int:
+    if FLAGS.batch_size > len(images.train):
+        raise ValueError(
+            f"Expected --batch_size to be at most the {len(images.train)} training images; "
+            f"received {FLAGS.batch_size}."
+        )
+    steps = len(images.train) // FLAGS.batch_size
+    if steps % FLAGS.steps_per_execution:
+        raise ValueError(
+            f"Expected --steps_per_execution to divide the {steps} steps of an epoch; received "
+            f"{FLAGS.steps_per_execution}."
+        )
+    return steps
+
+
+def _strategy() -> tf.distribute.Strategy:
+    if FLAGS.distribute == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def _jit_compile():
+    if FLAGS.distribute == "mirrored":
+        return False
+    return "auto" if FLAGS.jit_compile is None else FLAGS.jit_compile
+
+
+def _write_results(directory, model, test, rows, images) -> None:
+    with replacing(directory / "model.keras") as temporary:
+        model.save(temporary)
+    grid = image_grid(decoded_codes(model)).numpy()
+    pixels = np.kron(grid[..., 0], np.ones((4, 4)))[..., np.newaxis]
+    with replacing(directory / "codes.png") as temporary:
+        temporary.write_bytes(tf.io.encode_png(np.uint8(np.round(255 * pixels))).numpy())
+    config = model.get_config()
+    figures = {
+        "test": test,
+        "schedules": {
+            "epsilon": config["estimator"]["config"].get("epsilon"),
+            "kl_weight": config["kl_weight"],
+        },
+        "seed": FLAGS.seed,
+        "epochs": len(rows),
+        "seconds_per_epoch": statistics.median(float(row["seconds"]) for row in rows),
+        "num_images": {part: len(getattr(images, part)) for part in ("train", "valid", "test")},
+        "flags": {name: flag.value for name, flag in sorted(experiment.program_flags().items())},
+        "versions": {
+            "python": platform.python_version(),
+            "tf_direct_opt": tdo.__version__,
+            **{
+                package: importlib.metadata.version(package)
+                for package in ("tensorflow", "keras", "tensorflow-probability", "numpy")
+            },
+        },
+    }
+    with replacing(directory / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,0 +1,35 @@
+import batches
+import numpy as np
+import pytest
+
+
+def epochs_of(first, last, seed=3, batch_size=4):
+    numbered = np.arange(10, dtype=np.uint8).reshape(10, 1, 1)
+    dataset = batches.training_batches(numbered, batch_size, seed, first, last)
+    flat = np.array([batch.numpy().reshape(-1) for batch in dataset])
+    return flat.reshape(last - first, 10 // batch_size, batch_size)
+
+
+def test_batches_are_shuffled_by_epoch_and_resume_where_they_left():
+    whole = epochs_of(0, 6)
+    assert whole.shape == (6, 2, 4)
+    for epoch in whole:
+        assert len(np.unique(epoch)) == 8
+    assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
+    assert set(whole.reshape(-1)) == set(range(10))
+    np.testing.assert_array_equal(epochs_of(4, 6), whole[4:])
+    np.testing.assert_array_equal(epochs_of(0, 6), whole)
+    assert np.any(epochs_of(0, 6, seed=4) != whole)
+
+
+@pytest.mark.parametrize("batch_size", [0, 11])
+def test_batch_size_out_of_range(batch_size):
+    with pytest.raises(ValueError, match="Expected a batch size from 1 to the 10 training images"):
+        epochs_of(0, 1, batch_size=batch_size)
+
+
+def test_evaluation_batches_are_all_images_in_order():
+    images = np.random.default_rng(0).integers(0, 2, [23, 2, 2], np.uint8)
+    parts = [batch.numpy() for batch in batches.evaluation_batches(images, 10)]
+    assert [len(part) for part in parts] == [10, 10, 3]
+    np.testing.assert_array_equal(np.concatenate(parts), images)

@@ -1,0 +1,67 @@
+import os
+import pathlib
+
+import data
+import numpy as np
+import pytest
+
+def require(name):
+    folder = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    if not (folder / name).is_dir():
+        pytest.skip(f"{name} is not prepared under {folder}")
+
+
+def assert_binary(images, sizes, shape):
+    assert [len(images.train), len(images.valid), len(images.test)] == sizes
+    assert images.image_shape == shape
+    for part in (images.train, images.valid, images.test):
+        assert part.dtype == np.uint8
+        assert set(np.unique(part)) == {0, 1}
+
+
+def test_digits():
+    images = data.load("digits")
+    assert_binary(images, [1437, 180, 180], (8, 8))
+    np.testing.assert_array_equal(images.train, data.load("digits").train)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("name", "ink"), [("mnist", 0.132), ("fashion_mnist", 0.311)])
+def test_mnists(name, ink):
+    require(name)
+    images = data.load(name)
+    assert_binary(images, [50000, 10000, 10000], (28, 28))
+    assert images.train.mean() == pytest.approx(ink, abs=5e-3)
+
+
+@pytest.mark.real_data
+def test_omniglot_small_shares_no_alphabet_with_its_test():
+    require("omniglot")
+    images = data.load("omniglot_small")
+    # small1 has 2720 images; of the 3120 of small2, 480 are Greek and 520 Latin, as in small1.
+    assert_binary(images, [2448, 272, 2120], (28, 28))
+    assert 0.05 < images.train.mean() < 0.1
+    known = {image.tobytes() for image in np.concatenate([images.train, images.valid])}
+    assert not known & {image.tobytes() for image in images.test}
+
+
+@pytest.mark.real_data
+def test_omniglot_without_its_official_splits_is_a_clear_error():
+    require("omniglot")
+    with pytest.raises(ValueError, match="Expected the split 'train.*' of 'omniglot'.*small1"):
+        data.load("omniglot")
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="Expected a data set in .* received 'cifar'"):
+        data.load("cifar")
+
+
+@pytest.mark.parametrize("name", ["mnist", "omniglot_small"])
+def test_missing_data_says_what_where_and_how(tmp_path, name):
+    with pytest.raises(ValueError, match="Expected the data set") as error:
+        data.load(name, data_dir=str(tmp_path))
+    message = str(error.value)
+    builder = "omniglot" if name == "omniglot_small" else name
+    for part in (str(tmp_path / builder), "--download", "--data_dir", f"tfds.load('{builder}'"):
+        assert part in message

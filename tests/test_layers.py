@@ -1,0 +1,229 @@
+import keras
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+
+from tf_direct_opt import schedules
+from tf_direct_opt.layers import PerturbedArgmax
+
+
+@keras.saving.register_keras_serializable("test_layers")
+def best_half(scores):
+    """A user's own solver: the 0/1 indicator of the upper half of the scores."""
+    rank = tf.argsort(tf.argsort(scores))
+    return tf.cast(rank >= scores.shape[-1] // 2, scores.dtype)
+
+
+@keras.saving.register_keras_serializable("test_layers")
+class LinearLoss(keras.losses.Loss):
+    """<table, code> for each example: the upstream gradient is the table itself."""
+
+    def call(self, table, code):
+        return tf.reduce_sum(table * code, axis=-1)
+
+
+def fixed_logits(batch, categories=5):
+    return np.random.default_rng(0).normal(size=[batch, categories]).astype(np.float32)
+
+
+def test_inference_is_the_plain_argmax():
+    logits = fixed_logits(8)
+    code = PerturbedArgmax()(logits)
+    np.testing.assert_array_equal(code, np.eye(5)[logits.argmax(axis=1)])
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (8, 3, 5)])
+def test_training_samples_one_hots(shape):
+    layer = PerturbedArgmax(seed=0)
+    first, second = (layer(tf.zeros(shape), training=True).numpy() for _ in range(2))
+    assert first.shape == shape
+    np.testing.assert_array_equal(first.sum(axis=-1), np.ones(shape[:-1]))
+    assert np.any(first != second)
+
+
+@pytest.mark.parametrize("build", ["sequential", "functional", "subclass"])
+def test_trains_in_any_kind_of_model(build):
+    # The bottleneck has as many categories as there are distinct inputs: each gets its code.
+    inputs = np.tile(np.eye(4, dtype=np.float32), [64, 1])
+    hidden, argmax, out = keras.layers.Dense(6), PerturbedArgmax(0.2, seed=0), keras.layers.Dense(4)
+    if build == "sequential":
+        model = keras.Sequential([hidden, argmax, out])
+    elif build == "functional":
+        start = keras.Input((4,))
+        model = keras.Model(start, out(argmax(hidden(start))))
+    else:
+
+        class Model(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.parts = [hidden, argmax, out]
+
+            def call(self, x, training=False):
+                for part in self.parts:
+                    x = part(x, training=training) if part is argmax else part(x)
+                return x
+
+        model = Model()
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.05), loss)
+    before = model.evaluate(inputs, inputs, verbose=0)
+    model.fit(inputs, inputs, batch_size=32, epochs=25, verbose=0)
+    assert model.evaluate(inputs, inputs, verbose=0) < 0.35 * before
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("batch", [16, 64])
+def test_under_fit_the_gradient_is_that_of_the_per_example_loss(batch, policy):
+    # The mean over the batch and the loss scale of float16 are measured by the layer itself: the
+    # bias of Dense(use_bias) sees the mean epsilon-difference, whose closed form is known.
+    epsilon, draws = 0.5, 4096
+    keras.config.set_dtype_policy(policy)
+    h = np.array([0.5, 0.0, -0.5, 0.25], np.float32)
+    table = np.array([1.0, -2.0, 0.5, 0.0], np.float32)
+
+    class Bias(keras.layers.Layer):
+        def build(self, shape):
+            self.bias = self.add_weight(shape=shape[1:], initializer="zeros")
+
+        def call(self, x):
+            return x + tf.cast(self.bias, x.dtype)
+
+    bias = Bias()
+    model = keras.Sequential([bias, PerturbedArgmax(epsilon, seed=0)])
+    # With a rate of 1/steps the weight accumulates minus the mean of the gradients of the steps,
+    # and the logits move away from h by little enough, as the rate is divided by 1000 more.
+    steps = draws // batch
+    rate = 1e-3 / steps
+    model.compile(keras.optimizers.SGD(rate), LinearLoss())
+    model.fit(
+        np.tile(h, [draws, 1]), np.tile(table, [draws, 1]), batch_size=batch, verbose=0,
+        shuffle=False,
+    )
+    mean = -bias.bias.numpy() / (rate * steps)
+    expected = oracles.direct_gradient(h, table, epsilon, "toward_better")
+    # One draw has a standard deviation below 1 / epsilon.
+    np.testing.assert_allclose(mean, expected, atol=4 / epsilon / np.sqrt(draws))
+    assert np.abs(expected).max() > 0.2
+
+
+def test_custom_loop_has_to_add_the_losses_or_give_the_scale():
+    logits, table = tf.constant(fixed_logits(64)), tf.constant(3 * fixed_logits(64)[::-1])
+
+    def gradient(layer, with_losses):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = tf.reduce_mean(tf.reduce_sum(layer(logits, training=True) * table, axis=-1))
+            if with_losses:
+                loss += sum(layer.losses)
+        return tape.gradient(loss, logits)
+
+    measured = gradient(PerturbedArgmax(0.5, seed=1), True)
+    given = gradient(PerturbedArgmax(0.5, seed=1, loss_scale=1 / 64), False)
+    assert np.any(measured)
+    np.testing.assert_allclose(measured, given, rtol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="add sum\\(model.losses\\)"):
+        gradient(PerturbedArgmax(0.5, seed=1), False)
+
+
+def test_own_solver():
+    layer = PerturbedArgmax(solver=best_half, seed=0)
+    code = layer(tf.zeros([5, 6]), training=True).numpy()
+    np.testing.assert_array_equal(code.sum(axis=1), [3.0] * 5)
+    assert len(np.unique(code, axis=0)) > 1
+
+
+def test_solver_in_python_keeps_xla_away():
+    class InPython:
+        supports_jit = False
+
+        def __call__(self, scores):
+            code = tf.numpy_function(
+                lambda s: np.eye(s.shape[-1], dtype=s.dtype)[s.argmax(-1)], [scores], scores.dtype
+            )
+            return tf.ensure_shape(code, scores.shape)
+
+    layer = PerturbedArgmax(0.5, InPython(), seed=0)
+    assert not layer.supports_jit
+    model = keras.Sequential([layer, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert not model.jit_compile
+    history = model.fit(fixed_logits(32), np.ones([32, 1]), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_schedule_follows_the_training_calls():
+    layer = PerturbedArgmax(schedules.two_phase(4.0, 0.5, 1), seed=0, loss_scale=1.0)
+    logits = tf.zeros([400, 2])
+    sizes = []
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            first = layer(logits, training=True)[:, 0]
+        sizes.append(np.abs(tape.gradient(first, logits).numpy()).max())
+    np.testing.assert_allclose(sizes, [1 / 4.0, 1 / 0.5])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_logits_raise_in_eager_and_graph_and_stop_a_compiled_fit(bad):
+    logits = fixed_logits(4)
+    logits[2, 1] = bad
+    layer = PerturbedArgmax(seed=0)
+    for function in (layer, tf.function(layer)):
+        for training in (False, True):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite logits"):
+                function(logits, training=training)
+    model = keras.Sequential([PerturbedArgmax(seed=0), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=True)
+    history = model.fit(
+        logits, np.ones([4, 1]), epochs=3, verbose=0, callbacks=[keras.callbacks.TerminateOnNaN()]
+    )
+    assert np.isnan(history.history["loss"][0])
+    assert len(history.history["loss"]) == 1
+
+
+@pytest.mark.parametrize("config", [{}, {"solver": best_half, "difference": "central"}])
+def test_saved_and_loaded_model_predicts_alike_and_goes_on_with_the_noise(tmp_path, config):
+    model = keras.Sequential(
+        [keras.Input((6,)), PerturbedArgmax(schedules.two_phase(1.0, 0.1, 3), seed=3, **config)]
+    )
+    model(fixed_logits(4, 6), training=True)
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert again.layers[0].get_config() == model.layers[0].get_config()
+    for training in (False, True):
+        np.testing.assert_array_equal(
+            model(fixed_logits(4, 6), training=training),
+            again(fixed_logits(4, 6), training=training),
+        )
+
+
+def test_output_spec():
+    layer = PerturbedArgmax(dtype="mixed_float16")
+    assert layer.compute_output_shape((None, 3, 4)) == (None, 3, 4)
+    out = layer(keras.KerasTensor((None, 3, 4)))
+    assert out.shape == (None, 3, 4)
+    assert out.dtype == "float16"
+    assert layer(tf.zeros([2, 3, 4]), training=True).dtype == tf.float16
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"epsilon": 0.0}, "Expected `epsilon` to be greater than 0"),
+        ({"epsilon": -1}, "Expected `epsilon` to be greater than 0"),
+        ({"solver": "softmax"}, "Expected `solver` to be one of"),
+        ({"difference": "both"}, "Expected `difference` in .* received 'both'"),
+        ({"loss_scale": 0.0}, "Expected a positive `loss_scale`"),
+        ({"seed": "x"}, "Expected `seed` to be an integer"),
+    ],
+)
+def test_bad_arguments_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        PerturbedArgmax(**config)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4, 5), (2, 1)])
+def test_wrong_logits_are_refused(shape):
+    with pytest.raises(ValueError, match=r"Expected (logits of shape|at least 2 categories)"):
+        PerturbedArgmax()(tf.zeros(shape))
