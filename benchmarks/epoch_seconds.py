@@ -66,9 +66,7 @@ def compare(num_categories: int) -> dict:
     seconds = {"vae": [], "autoencoder": []}
     for epoch in range(_EPOCHS.value + 1):
         for name, model in (("vae", vae), ("autoencoder", autoencoder)):
-            epoch_batches = batches.training_batches(
-                images, _BATCH_SIZE.value, 0, epoch, epoch + 1
-            )
+            epoch_batches = batches.training_batches(images, _BATCH_SIZE.value, 0, epoch, epoch + 1)
             if name == "autoencoder":
                 epoch_batches = epoch_batches.map(lambda batch: (batch, batch))
             start = time.perf_counter()

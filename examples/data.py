@@ -82,7 +82,7 @@ def _how_to_prepare(name: str, folder: pathlib.Path) -> str:
     return (
         f"Expected the data set {builder_name!r} prepared by TFDS under {folder / builder_name}; "
         "found none. Please add --download to prepare it there, give the folder that has it with "
-        "--data_dir, or run: python -c \"import tensorflow_datasets as tfds; "
+        '--data_dir, or run: python -c "import tensorflow_datasets as tfds; '
         f"tfds.load('{builder_name}', data_dir='{folder}')\""
     )
 

@@ -105,9 +105,7 @@ def program_flags() -> dict[str, flags.Flag]:
 def _require_same_settings(flagfile: pathlib.Path, settings: dict[str, str]) -> None:
     before, now = set(flagfile.read_text().splitlines()), set(settings.values())
     free = tuple(f"--{prefix}{name}" for name in _FREE_ON_RESUME for prefix in ("", "no"))
-    changed = [
-        line for line in sorted(before ^ now) if line.split("=")[0] not in free
-    ]
+    changed = [line for line in sorted(before ^ now) if line.split("=")[0] not in free]
     if changed:
         raise ValueError(
             f"Expected the flags of the run in {flagfile} to resume it; these are in one of the "

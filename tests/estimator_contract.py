@@ -117,7 +117,7 @@ class EstimatorContract:
 
     @pytest.mark.parametrize("shape", [(3,), (2, 3, 4, 5)])
     def test_wrong_rank_is_refused(self, shape):
-        with pytest.raises(ValueError, match="Expected logits of shape \\[B, K\\] or \\[B, N, K\\]"):
+        with pytest.raises(ValueError, match=r"Expected logits of shape \[B, K\] or \[B, N, K\]"):
             self.make()(tf.zeros(shape), loss_fn=lambda codes: codes, training=True)
 
     def test_one_category_is_refused(self):

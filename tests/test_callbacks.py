@@ -54,7 +54,9 @@ def test_bad_checkpoint_is_a_clear_error(tmp_path, damage):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif damage == "garbage":
         path.write_bytes(b"garbage")
-    with pytest.raises(ValueError, match="Expected a readable checkpoint of this model in .*epoch"):
+    with pytest.raises(
+        ValueError, match=r"Expected a readable checkpoint of this model in .*epoch"
+    ):
         Checkpoint(tmp_path).restore(model)
 
 

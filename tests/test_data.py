@@ -5,6 +5,7 @@ import data
 import numpy as np
 import pytest
 
+
 def require(name):
     folder = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     if not (folder / name).is_dir():
@@ -48,12 +49,12 @@ def test_omniglot_small_shares_no_alphabet_with_its_test():
 @pytest.mark.real_data
 def test_omniglot_without_its_official_splits_is_a_clear_error():
     require("omniglot")
-    with pytest.raises(ValueError, match="Expected the split 'train.*' of 'omniglot'.*small1"):
+    with pytest.raises(ValueError, match=r"Expected the split 'train.*' of 'omniglot'.*small1"):
         data.load("omniglot")
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="Expected a data set in .* received 'cifar'"):
+    with pytest.raises(ValueError, match=r"Expected a data set in .* received 'cifar'"):
         data.load("cifar")
 
 

@@ -213,7 +213,7 @@ def test_forgotten_probe_is_an_error():
         tape.watch(logits)
         code, _ = direct_argmax_with_probe(logits, noise, 0.5, Categorical())
         loss = tf.reduce_sum(code * table)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="add sum\\(model.losses\\)"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"add sum\(model.losses\)"):
         tape.gradient(loss, logits)
 
 
@@ -240,7 +240,9 @@ def test_epsilon_that_is_not_positive_is_refused(epsilon):
     with pytest.raises(ValueError, match=message):
         direct_argmax(logits, logits, epsilon, Categorical())
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        direct_loss(tf.zeros(2), logits, logits, logits, tf.constant(epsilon, tf.float32), Categorical())
+        direct_loss(
+            tf.zeros(2), logits, logits, logits, tf.constant(epsilon, tf.float32), Categorical()
+        )
 
 
 def test_unknown_difference_is_refused():

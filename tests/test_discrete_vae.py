@@ -155,9 +155,7 @@ def test_own_encoder_and_decoder_with_image_channels():
     assert penalty > 1e-3
     assert model.predict(images[:3], verbose=0)["reconstruction"].shape == (3, 6, 6, 1)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
-    assert [w.shape for w in again.trainable_weights] == [
-        w.shape for w in model.trainable_weights
-    ]
+    assert [w.shape for w in again.trainable_weights] == [w.shape for w in model.trainable_weights]
 
 
 def test_compiled_by_xla_it_trains_as_well():
@@ -328,12 +326,14 @@ def test_bad_arguments_are_refused(config, message):
 def test_networks_that_do_not_fit_are_refused():
     for name, units in (("encoder", 5), ("decoder", 35)):
         network = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(units)], name=name)
-        with pytest.raises(ValueError, match=f"outputs an example from `{name}`; received .*{units}"):
+        with pytest.raises(
+            ValueError, match=f"outputs an example from `{name}`; received .*{units}"
+        ):
             make_model(**{name: network}).build((None, 6, 6))
 
 
 def test_images_of_unknown_size_are_refused():
-    with pytest.raises(ValueError, match="Expected images .* of a known size"):
+    with pytest.raises(ValueError, match=r"Expected images .* of a known size"):
         make_model().build((None, None, 6))
 
 
@@ -345,7 +345,9 @@ def test_exact_enumeration_of_several_variables_is_refused():
 def test_non_finite_images_stop_the_run():
     images = stripes()
     images[3] = np.nan
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite (logits|loss_table)"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"Expected finite (logits|loss_table)"
+    ):
         make_model().fit(images, batch_size=50, verbose=0)
     compiled = make_model({"jit_compile": True})
     history = compiled.fit(

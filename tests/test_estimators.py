@@ -129,7 +129,7 @@ class TestExact(EstimatorContract):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
     def test_several_variables_are_refused(self):
-        with pytest.raises(ValueError, match="Expected one variable .* received 3"):
+        with pytest.raises(ValueError, match=r"Expected one variable .* received 3"):
             self.make()(tf.zeros([2, 3, 4]), loss_fn=lambda codes: codes, training=True)
 
 
@@ -138,9 +138,9 @@ def test_get():
     assert estimators.get("direct", epsilon=0.5).epsilon == 0.5
     exact = estimators.Exact()
     assert estimators.get(exact) is exact
-    with pytest.raises(ValueError, match="one of \\['direct', 'exact'\\].*received 'reinforce'"):
+    with pytest.raises(ValueError, match=r"one of \['direct', 'exact'\].*received 'reinforce'"):
         estimators.get("reinforce")
-    with pytest.raises(ValueError, match="Expected no further arguments .* \\['epsilon'\\]"):
+    with pytest.raises(ValueError, match=r"Expected no further arguments .* \['epsilon'\]"):
         estimators.get(exact, epsilon=0.5)
 
 

@@ -97,7 +97,10 @@ def test_under_fit_the_gradient_is_that_of_the_per_example_loss(batch, policy):
     rate = 1e-3 / steps
     model.compile(keras.optimizers.SGD(rate), LinearLoss())
     model.fit(
-        np.tile(h, [draws, 1]), np.tile(table, [draws, 1]), batch_size=batch, verbose=0,
+        np.tile(h, [draws, 1]),
+        np.tile(table, [draws, 1]),
+        batch_size=batch,
+        verbose=0,
         shuffle=False,
     )
     mean = -bias.bias.numpy() / (rate * steps)
@@ -122,7 +125,7 @@ def test_custom_loop_has_to_add_the_losses_or_give_the_scale():
     given = gradient(PerturbedArgmax(0.5, seed=1, loss_scale=1 / 64), False)
     assert np.any(measured)
     np.testing.assert_allclose(measured, given, rtol=1e-6)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="add sum\\(model.losses\\)"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"add sum\(model.losses\)"):
         gradient(PerturbedArgmax(0.5, seed=1), False)
 
 

@@ -42,7 +42,7 @@ def test_out_of_range_is_refused(value):
 
 def test_zero_is_allowed_where_asked_for_and_negative_is_not():
     assert schedules.get(0.0, "kl_weight", allow_zero=True) == 0.0
-    with pytest.raises(ValueError, match="Expected `kl_weight` to be at least 0; received -0.5"):
+    with pytest.raises(ValueError, match=r"Expected `kl_weight` to be at least 0; received -0.5"):
         schedules.get(-0.5, "kl_weight", allow_zero=True)
 
 

@@ -33,7 +33,7 @@ def test_equal_scores_are_broken_alike_by_xla(num_categories):
 def test_get_by_name_or_callable():
     assert isinstance(solvers.get("categorical"), solvers.Categorical)
     assert solvers.get(tf.sign) is tf.sign
-    with pytest.raises(ValueError, match="one of \\['categorical'\\].*received 'softmax'"):
+    with pytest.raises(ValueError, match=r"one of \['categorical'\].*received 'softmax'"):
         solvers.get("softmax")
     with pytest.raises(ValueError, match="received 3"):
         solvers.get(3)

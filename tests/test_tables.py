@@ -72,9 +72,7 @@ def test_single_flips_of_one_variable_is_all_codes():
 def test_linearised_is_the_derivative_and_exact_for_a_linear_loss():
     weights = tf.constant(np.random.default_rng(0).normal(size=[3, 4]), tf.float32)
     code = tf.one_hot([[0, 1, 2], [3, 3, 3]], 4)
-    loss, table = tables.linearised(
-        lambda codes: tf.einsum("bmnk,nk->bm", codes, weights), code
-    )
+    loss, table = tables.linearised(lambda codes: tf.einsum("bmnk,nk->bm", codes, weights), code)
     np.testing.assert_allclose(table, [weights, weights], rtol=1e-6)
     np.testing.assert_allclose(loss, np.einsum("bnk,nk->b", code, weights), rtol=1e-6)
 
@@ -114,7 +112,7 @@ def test_all_codes_never_makes_a_tensor_of_batch_by_codes_by_pixels():
 
 def test_all_codes_of_several_variables_is_refused():
     loss_fn, code, _, _ = make_problem(2, 3, 2)
-    with pytest.raises(ValueError, match="Expected one variable .* received 3"):
+    with pytest.raises(ValueError, match=r"Expected one variable .* received 3"):
         tables.all_codes(loss_fn, code)
 
 

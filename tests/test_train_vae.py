@@ -239,7 +239,7 @@ def test_killed_in_training_and_resumed_it_ends_the_same(finished, tmp_path):
 
 
 def test_mirrored_on_one_device_is_the_plain_run(finished, tmp_path):
-    folder, line = finished
+    _, line = finished
     directory = f"--output_dir={tmp_path / 'run'}"
     mirrored = train(directory, "--distribute=mirrored", "--steps_per_execution=7")
     assert mirrored["test"]["negative_elbo"] == pytest.approx(

@@ -112,9 +112,10 @@ def direct_loss(
         array([[ 2., -2.]], dtype=float32)
     """
     scores, code = perturbed_argmax(logits, noise, solver)
-    return loss_with_difference(loss, logits, scores, code, loss_table, epsilon, solver, difference)[
-        0
-    ]
+    loss, _ = loss_with_difference(
+        loss, logits, scores, code, loss_table, epsilon, solver, difference
+    )
+    return loss
 
 
 def loss_with_difference(

@@ -36,7 +36,7 @@ class SeedStream(keras.layers.Layer):
     def next(self) -> tf.Tensor:
         """A [2] seed never given before; different on every replica."""
         seed = tf.identity(self.state.value)
-        self.state.assign(seed + [0, 1])
+        self.state.assign(seed + tf.constant([0, 1], seed.dtype))
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return seed

@@ -40,9 +40,7 @@ class Direct(Estimator):
         Lorberbom et al., NeurIPS 2019, arXiv:1806.02867.
     """
 
-    def __init__(
-        self, epsilon=None, difference="toward_better", table="auto", seed=None, **kwargs
-    ):
+    def __init__(self, epsilon=None, difference="toward_better", table="auto", seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
         if epsilon is None:
             epsilon = schedules.two_phase(1.0, 0.1, WARMUP_STEPS)

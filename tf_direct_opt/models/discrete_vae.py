@@ -283,4 +283,3 @@ class DiscreteVAE(keras.Model):
                     config[name], custom_objects=custom_objects
                 )
         return cls(**config)
-
