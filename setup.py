@@ -12,10 +12,11 @@ VERSION = re.search(
 
 EXAMPLES = [
     "importlib_resources",  # Imported by tensorflow-datasets 4.9.10, which does not declare it.
+    "matplotlib",
     "scikit-learn",
     "tensorflow-datasets>=4.9.10",
 ]
-TEST = ["coverage", "pytest>=8", "ruff", "scipy"]
+TEST = ["pytest>=8", "pytest-cov", "ruff", "scipy"]
 
 setuptools.setup(
     name="tf_direct_opt",

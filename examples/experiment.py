@@ -18,9 +18,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "digits", data.DATASETS, "Data set.")
 flags.DEFINE_string("data_dir", None, "TFDS folder [$TFDS_DATA_DIR or ~/tensorflow_datasets].")
 flags.DEFINE_bool("download", False, "Let TFDS download and prepare a missing data set.")
-flags.DEFINE_integer("epochs", 30, "Epochs in all.", lower_bound=1)
+flags.DEFINE_integer("epochs", 100, "Epochs in all.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 100, "Batch size, over all replicas.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 1e-3, "Adam's learning rate.", lower_bound=0.0)
+flags.DEFINE_float("learning_rate", 1e-3, "Adam's learning rate, at its highest.", 0.0)
+flags.DEFINE_enum(
+    "learning_rate_schedule", "cosine", ["cosine", "constant"], "cosine: to 0 over --epochs."
+)
 flags.DEFINE_integer("seed", 0, "Same seed, same weights (on CPU).", lower_bound=0)
 flags.DEFINE_bool("deterministic", False, "Deterministic kernels where they are not (GPU).")
 flags.DEFINE_string("output_dir", None, "Folder of the results [a new one under runs/].")
@@ -33,8 +36,8 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 a line an epoch.", 0, 2)
 
-# Flags that say where and how far to run, not what: they may change when a run is resumed.
-_FREE_ON_RESUME = {"data_dir", "download", "epochs", "output_dir", "resume", "verbose"}
+# Flags that say where to run, not what: they may change when a run is resumed.
+_FREE_ON_RESUME = {"data_dir", "download", "output_dir", "resume", "verbose"}
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ flags.DEFINE_enum(
     "--kl_weight in --warmup_epochs.",
 )
 flags.DEFINE_float("kl_weight", 1.0, "Last beta, the weight of the KL.", lower_bound=0.0)
-flags.DEFINE_integer("warmup_epochs", 10, "Length of the first phase.", lower_bound=0)
+flags.DEFINE_integer("warmup_epochs", None, "Length of the first phase [a third of --epochs].", 0)
 for _name in ("epsilon", "epsilon_final"):
     flags.register_validator(_name, lambda value: value > 0, "an epsilon has to be positive")
 flags.adopt_module_key_flags(experiment)
@@ -49,7 +49,8 @@ def build_model(steps_an_epoch: int):
 
     import tf_direct_opt as tdo
 
-    warmup_steps = FLAGS.warmup_epochs * steps_an_epoch
+    warmup_epochs = FLAGS.epochs // 3 if FLAGS.warmup_epochs is None else FLAGS.warmup_epochs
+    warmup_steps = warmup_epochs * steps_an_epoch
     epsilon = {
         "two_phase": tdo.schedules.two_phase(FLAGS.epsilon, FLAGS.epsilon_final, warmup_steps),
         "constant": FLAGS.epsilon_final,

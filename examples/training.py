@@ -50,7 +50,7 @@ def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> d
     with _strategy().scope():
         model = build_model(steps)
         model.compile(
-            optimizer=keras.optimizers.Adam(FLAGS.learning_rate),
+            optimizer=keras.optimizers.Adam(_learning_rate(steps)),
             jit_compile=_jit_compile(),
             steps_per_execution=FLAGS.steps_per_execution,
         )
@@ -133,6 +133,12 @@ def _steps_an_epoch(images: data.Images) -> int:
     return steps
 
 
+def _learning_rate(steps: int):
+    if FLAGS.learning_rate_schedule == "constant":
+        return FLAGS.learning_rate
+    return keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.epochs * steps)
+
+
 def _strategy() -> tf.distribute.Strategy:
     if FLAGS.distribute == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -159,6 +165,7 @@ def _write_results(directory, model, test, rows, images) -> None:
         "schedules": {
             "epsilon": config["estimator"]["config"].get("epsilon"),
             "kl_weight": config["kl_weight"],
+            "learning_rate": model.optimizer.get_config()["learning_rate"],
         },
         "seed": FLAGS.seed,
         "epochs": len(rows),

@@ -173,7 +173,8 @@ class DiscreteVAE(keras.Model):
         code: tf.Tensor,  # [B, N, K]
     ) -> tf.Tensor:
         """Bernoulli means of the images of B codes: float32 [B, *image]."""
-        means = tf.sigmoid(self._pixel_logits(code[tf.newaxis], training=False))
+        pixel_logits = self._pixel_logits(code[tf.newaxis], training=False)
+        means = tf.sigmoid(tf.cast(pixel_logits, tf.float32))
         return tf.reshape(means, [-1, *self.image_shape])
 
     def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:

@@ -1,0 +1,51 @@
+"""What the README says is what happens."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import tf_direct_opt as tdo
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_layer_snippet_runs_and_is_short():
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert 10 <= len(snippet.splitlines()) <= 20
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [float(loss) for loss in re.findall(r" loss: ([0-9.]+)", done.stdout)]
+    # The entropy of the average image is 0.46 nats a pixel.
+    assert losses[-1] < 0.4
+
+
+def test_ci_runs_the_lines_of_the_readme():
+    ci = (ROOT / ".ci/run").read_text().replace("--quiet ", "")
+    lines = [line.strip() for line in README.splitlines() if "pip install -e" in line]
+    assert len(lines) == 2
+    for line in lines:
+        for command in line.split(" && "):
+            assert command in ci, command
+
+
+def test_files_that_the_readme_names_are_there():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    paths = re.findall(r"(?:examples|benchmarks|flags|tests)/[\w./]+\.\w+", README)
+    assert len(links) >= 2
+    for name in {*links, *paths}:
+        assert (ROOT / name).exists(), name
+
+
+def test_public_names():
+    for name in tdo.__all__:
+        assert hasattr(tdo, name), name
+    assert re.fullmatch(r"\d+\.\d+\.\d+", tdo.__version__)
