@@ -20,7 +20,7 @@ flags.DEFINE_string("data_dir", None, "TFDS folder [$TFDS_DATA_DIR or ~/tensorfl
 flags.DEFINE_bool("download", False, "Let TFDS download and prepare a missing data set.")
 flags.DEFINE_integer("epochs", 100, "Epochs in all.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 100, "Batch size, over all replicas.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 1e-3, "Adam's learning rate, at its highest.", 0.0)
+flags.DEFINE_float("learning_rate", 3e-3, "Adam's learning rate, at its highest.", 0.0)
 flags.DEFINE_enum(
     "learning_rate_schedule", "cosine", ["cosine", "constant"], "cosine: to 0 over --epochs."
 )
