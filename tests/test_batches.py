@@ -1,6 +1,7 @@
 import batches
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 def epochs_of(first, last, seed=3, batch_size=4):
@@ -33,3 +34,14 @@ def test_evaluation_batches_are_all_images_in_order():
     parts = [batch.numpy() for batch in batches.evaluation_batches(images, 10)]
     assert [len(part) for part in parts] == [10, 10, 3]
     np.testing.assert_array_equal(np.concatenate(parts), images)
+
+
+def test_two_replicas_share_each_batch():
+    numbered = np.arange(10, dtype=np.uint8).reshape(10, 1, 1)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    dataset = batches.training_batches(numbered, 4, 3, 0, 2)
+    parts = [
+        np.array(strategy.experimental_local_results(batch)).reshape(2, 2)
+        for batch in strategy.experimental_distribute_dataset(dataset)
+    ]
+    np.testing.assert_array_equal(np.reshape(parts, [2, 2, 4]), epochs_of(0, 2))

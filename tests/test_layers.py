@@ -4,7 +4,7 @@ import oracles
 import pytest
 import tensorflow as tf
 
-from tf_direct_opt import schedules
+from tf_direct_opt import schedules, solvers
 from tf_direct_opt.layers import PerturbedArgmax
 
 
@@ -185,7 +185,10 @@ def test_non_finite_logits_raise_in_eager_and_graph_and_stop_a_compiled_fit(bad)
     assert len(history.history["loss"]) == 1
 
 
-@pytest.mark.parametrize("config", [{}, {"solver": best_half, "difference": "central"}])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"solver": solvers.Categorical()}, {"solver": best_half, "difference": "central"}],
+)
 def test_saved_and_loaded_model_predicts_alike_and_goes_on_with_the_noise(tmp_path, config):
     model = keras.Sequential(
         [keras.Input((6,)), PerturbedArgmax(schedules.two_phase(1.0, 0.1, 3), seed=3, **config)]

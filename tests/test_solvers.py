@@ -39,6 +39,11 @@ def test_get_by_name_or_callable():
         solvers.get(3)
 
 
+def test_name_of_a_registered_solver_only():
+    assert solvers.name_of(solvers.Categorical()) == "categorical"
+    assert solvers.name_of(tf.sign) is None
+
+
 def test_supports_jit_is_what_the_solver_says():
     class InPython:
         supports_jit = False

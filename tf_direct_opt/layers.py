@@ -63,7 +63,6 @@ class PerturbedArgmax(keras.layers.Layer):
         if isinstance(solver, dict):
             solver = keras.saving.deserialize_keras_object(solver)
         self.epsilon = schedules.get(epsilon, "epsilon")
-        self.solver_name = solver if isinstance(solver, str) else None
         self.solver = solvers.get(solver)
         self.seeds = SeedStream(seed, name="seeds")
         self.difference = difference
@@ -71,7 +70,7 @@ class PerturbedArgmax(keras.layers.Layer):
         self.supports_jit = solvers.supports_jit(self.solver)
 
     def build(self, logits_shape):
-        if self.solver_name == "categorical":
+        if isinstance(self.solver, solvers.Categorical):
             check_logits_shape(logits_shape)
         self.built = True
 
@@ -92,7 +91,9 @@ class PerturbedArgmax(keras.layers.Layer):
         return logits_shape
 
     def get_config(self):
-        solver = self.solver_name or keras.saving.serialize_keras_object(self.solver)
+        solver = solvers.name_of(self.solver)
+        if solver is None:
+            solver = keras.saving.serialize_keras_object(self.solver)
         return {
             **super().get_config(),
             "epsilon": schedules.serialize(self.epsilon),

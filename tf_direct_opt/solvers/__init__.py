@@ -4,7 +4,7 @@ from tf_direct_opt.solvers.base import supports_jit
 from tf_direct_opt.solvers.categorical import Categorical
 from tf_direct_opt.types import Solver
 
-__all__ = ["Categorical", "get", "supports_jit"]
+__all__ = ["Categorical", "get", "name_of", "supports_jit"]
 
 _REGISTRY = {
     "categorical": Categorical,
@@ -28,3 +28,8 @@ def get(identifier: str | Solver) -> Solver:
         f"Expected `solver` to be one of {sorted(_REGISTRY)} or a callable scores -> code; "
         f"received {identifier!r}."
     )
+
+
+def name_of(solver: Solver) -> str | None:
+    """The name under which `get` makes a solver like this one; None for a callable of one's own."""
+    return next((name for name, made in _REGISTRY.items() if type(solver) is made), None)
