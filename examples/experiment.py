@@ -11,7 +11,7 @@ import sys
 import time
 
 import data
-from absl import flags, logging
+from absl import flags
 
 FLAGS = flags.FLAGS
 
@@ -96,8 +96,14 @@ def prepare(argv: list[str], title: str) -> pathlib.Path:
             f"Expected --output_dir to be a folder that can be written; received {directory}: "
             f"{error.strerror}. Please give another one."
         ) from error
-    logging.info("Results go to %s.", directory)
+    say(f"Results go to {directory}.")
     return directory
+
+
+def say(line: str) -> None:
+    """Prints a line for somebody who watches, unless --verbose=0."""
+    if FLAGS.verbose:
+        print(line, flush=True)
 
 
 def program_flags() -> dict[str, flags.Flag]:

@@ -18,7 +18,7 @@ import experiment
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import flags, logging
+from absl import flags
 
 import tf_direct_opt as tdo
 from tf_direct_opt.callbacks import Checkpoint, TensorBoard, decoded_codes, image_grid
@@ -59,7 +59,7 @@ def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> d
     checkpoint = Checkpoint(directory / "checkpoints")
     initial_epoch = checkpoint.restore(model) if FLAGS.resume else 0
     if initial_epoch:
-        logging.info("Resumed after epoch %d of %d.", initial_epoch, FLAGS.epochs)
+        experiment.say(f"Resumed after epoch {initial_epoch} of {FLAGS.epochs}.")
     history = History(directory / "history.csv", initial_epoch)
     model.fit(
         batches.training_batches(
@@ -79,6 +79,11 @@ def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> d
             checkpoint,
         ],
     )
+    if model.stop_training:
+        raise ValueError(
+            f"Expected a finite loss; it became NaN in epoch {len(history.rows)}. The last finite "
+            "checkpoint is kept; please start again with a lower --learning_rate."
+        )
     test = model.evaluate(batches.evaluation_batches(images.test), return_dict=True, verbose=0)
     test = {"negative_elbo": test.pop("loss"), **test}
     _write_results(directory, model, test, history.rows, images)

@@ -35,6 +35,15 @@ def test_only_the_newest_checkpoint_stays(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["epoch-00003.weights.h5"]
 
 
+def test_a_model_that_diverged_is_not_kept(tmp_path):
+    model = built_model(compile_options={"jit_compile": True})
+    fit(model, epochs=1, callbacks=[Checkpoint(tmp_path)])
+    model.fit(np.full([50, 6, 6], np.nan), batch_size=50, initial_epoch=1, epochs=2, verbose=0,
+              callbacks=[Checkpoint(tmp_path)])  # fmt: skip
+    assert np.isnan(model.trainable_weights[0].numpy()).any()
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001.weights.h5"]
+
+
 def test_nothing_to_restore(tmp_path):
     assert Checkpoint(tmp_path).restore(built_model()) == 0
     assert Checkpoint(tmp_path / "missing").restore(built_model()) == 0

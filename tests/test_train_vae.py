@@ -311,6 +311,14 @@ def test_what_only_the_model_or_the_data_can_tell_is_one_clear_error(tmp_path, a
     assert "Traceback" not in err
 
 
+def test_divergence_under_xla_stops_the_run_with_a_clear_error(tmp_path):
+    directory = tmp_path / "run"
+    code, _, err = run(*SMALL, f"--output_dir={directory}", "--jit_compile", "--learning_rate=1e30")
+    assert code == 1
+    assert "error: Expected a finite loss; it became NaN in epoch" in err
+    assert not (directory / "metrics.json").exists()
+
+
 def test_folder_of_another_run_and_corrupted_checkpoint_are_clear_errors(finished, tmp_path):
     folder, _ = finished
     code, _, err = run(*SMALL, f"--output_dir={folder}")

@@ -60,7 +60,8 @@ class Checkpoint(keras.callbacks.Callback):
         return max(epochs)
 
     def on_epoch_end(self, epoch, logs=None):
-        del logs
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            return  # Nobody wants to go on from a model that diverged.
         self.directory.mkdir(parents=True, exist_ok=True)
         stale = self._finished_epochs()
         with replacing(self._path(epoch + 1)) as temporary:
