@@ -3,6 +3,7 @@
 The order of a run, how it is resumed and the files it leaves are decided here, once.
 """
 
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -61,28 +62,24 @@ def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> d
     if initial_epoch:
         experiment.say(f"Resumed after epoch {initial_epoch} of {FLAGS.epochs}.")
     history = History(directory / "history.csv", initial_epoch)
-    model.fit(
-        batches.training_batches(
-            images.train, FLAGS.batch_size, FLAGS.seed, initial_epoch, FLAGS.epochs
-        ),
-        initial_epoch=initial_epoch,
-        epochs=FLAGS.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        validation_data=batches.evaluation_batches(images.valid),
-        verbose=FLAGS.verbose,
-        # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
-        callbacks=[
-            TensorBoard(directory / "tensorboard", images.valid[:25], write_graph=False),
-            history,
-            keras.callbacks.TerminateOnNaN(),
-            checkpoint,
-        ],
-    )
-    if model.stop_training:
-        raise ValueError(
-            f"Expected a finite loss; it became NaN in epoch {len(history.rows)}. The last finite "
-            "checkpoint is kept; please start again with a lower --learning_rate."
+    with _divergence_explained():
+        model.fit(
+            batches.training_batches(
+                images.train, FLAGS.batch_size, FLAGS.seed, initial_epoch, FLAGS.epochs
+            ),
+            initial_epoch=initial_epoch,
+            epochs=FLAGS.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,
+            validation_data=batches.evaluation_batches(images.valid),
+            verbose=FLAGS.verbose,
+            # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
+            callbacks=[
+                TensorBoard(directory / "tensorboard", images.valid[:25], write_graph=False),
+                history,
+                keras.callbacks.TerminateOnNaN(),
+                checkpoint,
+            ],
         )
     test = model.evaluate(batches.evaluation_batches(images.test), return_dict=True, verbose=0)
     test = {"negative_elbo": test.pop("loss"), **test}
@@ -121,6 +118,20 @@ class History(keras.callbacks.Callback):
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+@contextlib.contextmanager
+def _divergence_explained():
+    """One line instead of a graph's traceback where logits or losses are no longer finite."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if "Expected finite" not in str(error):
+            raise
+        raise ValueError(
+            "Expected finite logits and losses; training diverged. The last finite checkpoint is "
+            "kept; please start again with a lower --learning_rate."
+        ) from error
 
 
 def _steps_an_epoch(images: data.Images) -> int:
