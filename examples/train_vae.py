@@ -18,7 +18,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("k", 10, "Categories a variable.", lower_bound=2)
 flags.DEFINE_integer("num_variables", 1, "Categorical variables.", lower_bound=1)
 flags.DEFINE_integer("hidden_units", 300, "Width of the hidden layers.", lower_bound=1)
-flags.DEFINE_string("estimator", "direct", "Gradient estimator: direct or exact.")
+flags.DEFINE_string(
+    "estimator",
+    "direct",
+    "Gradient estimator: direct, disarm, exact, gumbel_softmax, imle, local_expectation, "
+    "score_function or straight_through.",
+)
 flags.DEFINE_enum(
     "epsilon_schedule",
     "two_phase",
@@ -29,6 +34,9 @@ flags.DEFINE_enum(
 flags.DEFINE_float("epsilon", 1.0, "First epsilon, 1/nats.")
 flags.DEFINE_float("epsilon_final", 0.1, "Last epsilon, 1/nats.")
 flags.DEFINE_float("epsilon_rate", 1e-5, "Decay a step of the exponential schedule.", 0.0)
+flags.DEFINE_float("temperature", 1.0, "First temperature of a relaxation.")
+flags.DEFINE_float("temperature_rate", 0.0, "Its exponential decay a step.", 0.0)
+flags.DEFINE_float("temperature_final", 0.1, "What it never falls below.")
 flags.DEFINE_enum(
     "kl_schedule",
     "two_phase",
@@ -38,8 +46,8 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("kl_weight", 1.0, "Last beta, the weight of the KL.", lower_bound=0.0)
 flags.DEFINE_integer("warmup_epochs", None, "Length of the first phase [a third of --epochs].", 0)
-for _name in ("epsilon", "epsilon_final"):
-    flags.register_validator(_name, lambda value: value > 0, "an epsilon has to be positive")
+for _name in ("epsilon", "epsilon_final", "temperature", "temperature_final"):
+    flags.register_validator(_name, lambda value: value > 0, "has to be positive")
 flags.adopt_module_key_flags(experiment)
 
 
@@ -65,14 +73,17 @@ def build_model(steps_an_epoch: int):
             0.0, max(warmup_steps, 1), FLAGS.kl_weight
         ),
     }[FLAGS.kl_schedule]
+    temperature = tdo.schedules.FlooredExponentialDecay(
+        FLAGS.temperature, FLAGS.temperature_rate, FLAGS.temperature_final
+    )
+    settings = {"epsilon": epsilon, "temperature": temperature, "seed": FLAGS.seed}
+    taken = tdo.estimators.arguments(FLAGS.estimator) & settings.keys()
     return tdo.models.DiscreteVAE(
         num_variables=FLAGS.num_variables,
         num_categories=FLAGS.k,
-        estimator=FLAGS.estimator,
-        epsilon=epsilon if FLAGS.estimator == "direct" else None,
+        estimator=tdo.estimators.get(FLAGS.estimator, **{name: settings[name] for name in taken}),
         kl_weight=kl_weight,
         hidden_units=FLAGS.hidden_units,
-        seed=FLAGS.seed,
     )
 
 

@@ -179,7 +179,11 @@ def _write_results(directory, model, test, rows, images) -> None:
     figures = {
         "test": test,
         "schedules": {
-            "epsilon": config["estimator"]["config"].get("epsilon"),
+            **{
+                name: config["estimator"]["config"][name]
+                for name in ("epsilon", "temperature")
+                if name in config["estimator"]["config"]
+            },
             "kl_weight": config["kl_weight"],
             "learning_rate": model.optimizer.get_config()["learning_rate"],
         },

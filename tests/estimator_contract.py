@@ -22,6 +22,17 @@ class Decoder:
         flat = tf.reshape(codes, [*tf.unstack(tf.shape(codes)[:2]), self.first.shape[0]])
         return tf.squeeze(tf.tanh(flat @ self.first + self.offset) @ self.second, -1)
 
+    def losses(self, num_variables, num_categories):
+        """The losses of all codes for the first example: [K^N], float64."""
+        codes = oracles.all_codes(num_variables, num_categories).astype(np.float32)
+        return self(codes[np.newaxis])[0].numpy().astype(np.float64)
+
+    def slope(self, codes):
+        """df/dz at codes [M, N, K] for the first example, by hand in NumPy: [M, N, K]."""
+        first, second = self.first.numpy().astype(np.float64), self.second.numpy()[:, 0]
+        hidden = np.tanh(codes.reshape(len(codes), -1) @ first + self.offset.numpy()[0, 0])
+        return (((1 - hidden**2) * second) @ first.T).reshape(codes.shape)
+
 
 class EstimatorContract:
     """Subclasses give `make(**config)`, `configs`, `sizes`, `draws` and `expected(...)`."""
@@ -30,8 +41,8 @@ class EstimatorContract:
     sizes = ((1, 2), (1, 7), (3, 2), (3, 7))  # (N, K)
     draws = 20_000
 
-    def expected(self, logits, losses, **config):
-        """Mean gradient [N, K] given logits [N, K] and the losses [K^N] of all codes."""
+    def expected(self, logits, decoder, **config):
+        """Mean gradient [N, K] for logits [N, K], and the standard error of this oracle."""
         raise NotImplementedError
 
     def test_mean_gradient_is_its_oracle(self):
@@ -41,11 +52,9 @@ class EstimatorContract:
                 size = [num_variables, num_categories]
                 h = np.random.default_rng(7).normal(size=size).astype(np.float32)
                 decoder = Decoder(*size)
-                codes = oracles.all_codes(*size).astype(np.float32)
-                losses = decoder(codes[np.newaxis]).numpy()[0].astype(np.float64)
-                expected = self.expected(h.astype(np.float64), losses, **config)
+                expected, error = self.expected(h.astype(np.float64), decoder, **config)
                 gradient = self.gradients(self.make(seed=1, **config), h, decoder)
-                oracles.assert_mean_is(gradient, expected)
+                oracles.assert_mean_is(gradient, expected, error)
 
     def gradients(self, estimator, h, decoder):
         logits = tf.broadcast_to(h, [self.draws, *h.shape])
@@ -61,18 +70,42 @@ class EstimatorContract:
         decoder.offset = tf.broadcast_to(decoder.offset, [self.draws, 1, 6])
         return gradient()
 
-    @pytest.mark.parametrize("shape", [(4, 3), (4, 1, 3)])
+    def test_decoder_gets_the_gradient_of_the_loss_at_the_codes_used(self):
+        # The same seed uses the same codes, whatever the decoder: its gradient is what a finite
+        # difference of the loss along a direction of its weights says.
+        for num_variables, num_categories in self.sizes:
+            decoder = Decoder(num_variables, num_categories, batch=64)
+            shape = [64, num_variables, num_categories]
+            logits = tf.constant(np.random.default_rng(1).normal(size=shape), tf.float32)
+            with tf.GradientTape() as tape:
+                loss = self.make(seed=5)(logits, loss_fn=decoder, training=True)
+            gradient = tape.gradient(loss, decoder.weights)
+            generator = np.random.default_rng(2)
+            for weight, slope in zip(decoder.weights, gradient, strict=True):
+                direction = generator.normal(size=weight.shape).astype(np.float32)
+                totals = []
+                for step in (1e-2, -2e-2):
+                    weight.assign_add(step * direction)
+                    shifted = self.make(seed=5)(logits, loss_fn=decoder, training=True)
+                    totals.append(float(tf.reduce_sum(shifted)))
+                weight.assign_add(1e-2 * direction)
+                difference = (totals[0] - totals[1]) / 2e-2
+                along = float(tf.reduce_sum(slope * direction))
+                scale = float(tf.norm(slope) * tf.norm(direction))
+                assert difference == pytest.approx(along, abs=1e-2 * scale)
+
+    @pytest.mark.parametrize("shape", [(4, 2), (4, 1, 2)])
     def test_loss_is_one_number_an_example(self, shape):
         estimator = self.make(seed=0)
-        decoder = Decoder(1, 3, batch=4)
+        decoder = Decoder(1, 2, batch=4)
         for training in (False, True):
             loss = estimator(tf.zeros(shape), loss_fn=decoder, training=training)
             assert loss.shape == (4,)
             assert loss.dtype == tf.float32
 
     def test_huge_logits_give_finite_results(self):
-        decoder = Decoder(1, 4, batch=2)
-        logits = tf.constant([[80.0, -80.0, 80.0, -80.0], [-80.0, -80.0, -80.0, 80.0]])
+        decoder = Decoder(1, 2, batch=3)
+        logits = tf.constant([[80.0, -80.0], [-80.0, 80.0], [80.0, 80.0]])
         with tf.GradientTape() as tape:
             tape.watch(logits)
             loss = self.make(seed=0)(logits, loss_fn=decoder, training=True)
@@ -80,15 +113,15 @@ class EstimatorContract:
         assert np.isfinite(tape.gradient(loss, logits)).all()
 
     def test_without_training_the_loss_is_that_of_the_most_probable_code(self):
-        decoder = Decoder(1, 3, batch=2)
-        logits = tf.constant([[0.0, 1.0, 0.5], [0.3, 0.2, 0.1]])
+        decoder = Decoder(1, 2, batch=2)
+        logits = tf.constant([[0.0, 1.0], [0.3, 0.2]])
         loss = self.make(seed=0)(logits, loss_fn=decoder, training=False)
-        every = decoder(tf.eye(3)[tf.newaxis, :, tf.newaxis])
+        every = decoder(tf.eye(2)[tf.newaxis, :, tf.newaxis])
         np.testing.assert_allclose(loss, [every[0, 1], every[1, 0]], rtol=1e-6)
 
     def test_seed_decides_and_calls_differ(self):
-        logits = tf.zeros([64, 5])
-        decoder = Decoder(1, 5, batch=64)
+        logits = tf.zeros([64, 2])
+        decoder = Decoder(1, 2, batch=64)
         runs = []
         for seed in (1, 1, 2):
             estimator = self.make(seed=seed)
@@ -108,10 +141,10 @@ class EstimatorContract:
             assert again.get_config() == estimator.get_config()
 
     def test_half_precision_logits_get_half_precision_gradients(self):
-        logits = tf.zeros([4, 3], tf.float16)
+        logits = tf.zeros([4, 2], tf.float16)
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            loss = self.make(seed=0)(logits, loss_fn=Decoder(1, 3, batch=4), training=True)
+            loss = self.make(seed=0)(logits, loss_fn=Decoder(1, 2, batch=4), training=True)
         assert loss.dtype == tf.float32
         assert tape.gradient(loss, logits).dtype == tf.float16
 

@@ -86,10 +86,39 @@ def enumerated_direct_gradient(h, losses, epsilon, difference):
     return gradient
 
 
-def assert_mean_is(samples, expected, standard_errors=4.0):
-    """The mean of samples [n, ...] is `expected`, entry by entry, within some standard errors."""
+def relaxed_gradients(h, temperature, slope, draws, straight_through):
+    """Draws [draws, N, K] of the Gumbel-softmax gradient, written out by hand.
+
+    With s = softmax((h + noise) / tau) the gradient is (diag(s) - s s^T) / tau times df/dz, taken
+    at s, or at the argmax for straight-through; `slope` gives df/dz at codes [M, N, K].
+    """
+    uniform = np.random.default_rng(11).random([draws, *h.shape])
+    relaxed = softmax((h - np.log(-np.log(uniform))) / temperature, axis=-1)
+    at = np.eye(h.shape[-1])[relaxed.argmax(axis=-1)] if straight_through else relaxed
+    upstream = slope(at)
+    mean = np.sum(relaxed * upstream, axis=-1, keepdims=True)
+    return relaxed * (upstream - mean) / temperature
+
+
+def imle_gradients(h, epsilon, slope, draws):
+    """Draws [draws, N, K] of (z* - argmax{h + noise - lambda df/dz(z*)}) / lambda, by hand."""
+    scores = h - np.log(-np.log(np.random.default_rng(12).random([draws, *h.shape])))
+    one_hot = np.eye(h.shape[-1])
+    code = one_hot[scores.argmax(axis=-1)]
+    return (code - one_hot[(scores - epsilon * slope(code)).argmax(axis=-1)]) / epsilon
+
+
+def standard_error(samples):
+    return samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+
+
+def assert_mean_is(samples, expected, expected_error=0.0, standard_errors=4.0):
+    """The mean of samples [n, ...] is `expected`, entry by entry, within some standard errors.
+
+    `expected_error` is the standard error of an expectation that was itself sampled.
+    """
     samples = np.asarray(samples, np.float64)
-    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    error = np.hypot(standard_error(samples), expected_error)
     # A float32 sample carries about 1e-7 of its size, however many of them there are.
     slack = standard_errors * error + 1e-6 * (1 + np.abs(expected))
     deviation = np.abs(samples.mean(axis=0) - expected)

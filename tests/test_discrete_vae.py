@@ -77,6 +77,19 @@ def test_training_finds_the_codes(estimator):
     assert test["code_perplexity"] > 3.8
 
 
+@pytest.mark.parametrize("name", estimators.names())
+def test_every_estimator_trains(name):
+    variables = 1 if name == "exact" else 3
+    estimator = estimators.get(name, seed=0)
+    model = make_model(
+        num_variables=variables, num_categories=2, estimator=estimator, epsilon=None, seed=None
+    )
+    before = model.evaluate(stripes(), verbose=0, return_dict=True)["loss"]
+    fit(model, epochs=20)
+    # The entropy of the average image, 25 nats, is what a model without a code reaches.
+    assert model.evaluate(stripes(), verbose=0, return_dict=True)["loss"] < before - 3
+
+
 def test_fit_reports_what_it_trains_and_validation_what_it_measures():
     history = fit(make_model(), validation_data=(stripes(100),))
     training = {"loss", "reconstruction", "kl", "kl_weight", "epsilon", "flip_rate"}

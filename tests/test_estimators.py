@@ -18,28 +18,9 @@ class TestDirect(EstimatorContract):
     def make(self, **config):
         return estimators.Direct(**{"epsilon": 0.5, **config})
 
-    def expected(self, logits, losses, epsilon, difference):
-        return oracles.enumerated_direct_gradient(logits, losses, epsilon, difference)
-
-    def test_decoder_gets_the_gradient_at_the_code_used(self):
-        for num_variables, num_categories in ((1, 5), (3, 2)):
-            decoder = Decoder(num_variables, num_categories, batch=6)
-            logits = tf.zeros([6, num_variables, num_categories])
-            estimator = self.make(seed=5)
-            with tf.GradientTape() as tape:
-                loss = estimator(logits, loss_fn=decoder, training=True)
-            gradient = tape.gradient(loss, decoder.weights)
-            # The code used is the one whose loss was returned: no two codes cost the same.
-            codes = oracles.all_codes(num_variables, num_categories).astype(np.float32)
-            every = decoder(codes[np.newaxis]).numpy()
-            used = codes[np.abs(every - loss.numpy()[:, np.newaxis]).argmin(axis=1)]
-            with tf.GradientTape() as tape:
-                at_code = decoder(used[:, np.newaxis])[:, 0]
-            np.testing.assert_allclose(loss, at_code, rtol=1e-5)
-            for got, expected in zip(
-                gradient, tape.gradient(at_code, decoder.weights), strict=True
-            ):
-                np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    def expected(self, logits, decoder, epsilon, difference):
+        losses = decoder.losses(*logits.shape)
+        return oracles.enumerated_direct_gradient(logits, losses, epsilon, difference), 0.0
 
     def test_flips_and_epsilon_are_reported(self):
         # At epsilon -> infinity z*(eps) is the best code whatever the noise: all others flip.
@@ -110,8 +91,8 @@ class TestExact(EstimatorContract):
     def make(self, **config):
         return estimators.Exact(**config)
 
-    def expected(self, logits, losses):
-        return oracles.enumerated_gradient(logits, losses)
+    def expected(self, logits, decoder):
+        return oracles.enumerated_gradient(logits, decoder.losses(*logits.shape)), 0.0
 
     def test_decoder_gets_the_gradient_of_the_expected_loss(self):
         decoder = Decoder(1, 5, batch=6)
@@ -133,15 +114,142 @@ class TestExact(EstimatorContract):
             self.make()(tf.zeros([2, 3, 4]), loss_fn=lambda codes: codes, training=True)
 
 
+class Unbiased(EstimatorContract):
+    def expected(self, logits, decoder, **config):
+        del config
+        return oracles.enumerated_gradient(logits, decoder.losses(*logits.shape)), 0.0
+
+
+class TestLocalExpectation(Unbiased):
+    def make(self, **config):
+        return estimators.LocalExpectation(**config)
+
+    def test_one_variable_has_no_variance(self):
+        decoder = Decoder(1, 7)
+        self.draws = 8
+        gradient = self.gradients(self.make(seed=0), np.zeros([1, 7], np.float32), decoder).numpy()
+        np.testing.assert_array_equal(gradient, np.tile(gradient[:1], [8, 1, 1]))
+
+
+class TestScoreFunction(Unbiased):
+    configs = ({}, {"num_samples": 2})
+    draws = 50_000
+
+    def make(self, **config):
+        return estimators.ScoreFunction(**config)
+
+    def test_no_baseline_without_a_second_sample(self):
+        with pytest.raises(ValueError, match=r"Expected `num_samples` .* at least 2"):
+            self.make(num_samples=1)
+
+
+class TestDisARM(Unbiased):
+    sizes = ((1, 2), (3, 2), (6, 2))
+    draws = 50_000
+
+    def make(self, **config):
+        return estimators.DisARM(**config)
+
+    def test_more_than_two_categories_are_refused(self):
+        with pytest.raises(ValueError, match="Expected binary variables"):
+            self.make()(tf.zeros([2, 3]), loss_fn=lambda codes: codes, training=True)
+
+
+class TestGumbelSoftmax(EstimatorContract):
+    configs = ({}, {"temperature": 0.5})
+    straight_through = False
+
+    def make(self, **config):
+        return estimators.GumbelSoftmax(**config)
+
+    def expected(self, logits, decoder, temperature=1.0):
+        samples = oracles.relaxed_gradients(
+            logits, temperature, decoder.slope, 100_000, self.straight_through
+        )
+        return samples.mean(axis=0), oracles.standard_error(samples)
+
+    def test_temperature_is_scheduled_and_reported(self):
+        decoder = Decoder(1, 4, batch=2)
+        estimator = self.make(temperature=schedules.two_phase(1.0, 0.25, 2), seed=0)
+        for step, temperature in ((0, 1.0), (2, 0.25)):
+            estimator.report.reset_state()
+            estimator(tf.zeros([2, 4]), loss_fn=decoder, step=step, training=True)
+            assert float(estimator.report.result()["temperature"]) == temperature
+        with pytest.raises(ValueError, match="Expected `temperature` to be greater than 0"):
+            self.make(temperature=0.0)
+
+
+class TestStraightThrough(TestGumbelSoftmax):
+    straight_through = True
+
+    def make(self, **config):
+        return estimators.StraightThrough(**config)
+
+    def test_decoder_meets_discrete_codes_only(self):
+        seen = []
+
+        def loss_fn(codes):
+            seen.append(codes.numpy())
+            return tf.reduce_sum(codes, axis=[2, 3])
+
+        self.make(seed=0)(tf.zeros([50, 3, 4]), loss_fn=loss_fn, training=True)
+        np.testing.assert_allclose(np.sort(seen[0], axis=-1)[..., :-1], 0.0, atol=1e-6)
+        np.testing.assert_allclose(seen[0].max(axis=-1), 1.0, atol=1e-6)
+
+
+class TestIMLE(EstimatorContract):
+    configs = ({"epsilon": 1.0}, {"epsilon": 0.3})
+    draws = 50_000
+
+    def make(self, **config):
+        return estimators.IMLE(**{"epsilon": 0.5, **config})
+
+    def expected(self, logits, decoder, epsilon):
+        samples = oracles.imle_gradients(logits, epsilon, decoder.slope, 100_000)
+        return samples.mean(axis=0), oracles.standard_error(samples)
+
+
+def test_relaxation_converges_to_exact_as_its_temperature():
+    # K = 2: the difference of two Gumbels is logistic, so the mean is a one-dimensional integral,
+    # here at 2^20 quantiles. Halving the temperature halves the bias.
+    decoder = Decoder(1, 2)
+    h = np.array([[0.6, -0.2]])
+    exact = oracles.enumerated_gradient(h, decoder.losses(1, 2))
+    quantiles = (np.arange(2**20) + 0.5) / 2**20
+    noise = np.log(quantiles) - np.log1p(-quantiles)
+    bias = []
+    for temperature in (0.04, 0.02):
+        first = 1 / (1 + np.exp(-np.clip((h[0, 0] - h[0, 1] + noise) / temperature, -700, 700)))
+        code = np.stack([first, 1 - first], axis=-1)[:, np.newaxis]
+        upstream = decoder.slope(code)[:, 0]
+        slope = first * (1 - first) * (upstream[:, 0] - upstream[:, 1]) / temperature
+        bias.append(abs(slope.mean() - exact[0, 0]))
+    assert bias[0] / bias[1] == pytest.approx(2.0, rel=0.15)
+
+
+def test_every_registered_estimator_is_in_a_contract():
+    made = {type(contract().make()) for contract in EstimatorContract.__subclasses__()
+            if hasattr(contract, "make")}  # fmt: skip
+    made |= {type(contract().make()) for contract in Unbiased.__subclasses__()}
+    made |= {type(TestStraightThrough().make())}
+    assert made == {type(estimators.get(name)) for name in estimators.names()}
+
+
 def test_get():
-    assert estimators.names() == ["direct", "exact"]
     assert estimators.get("direct", epsilon=0.5).epsilon == 0.5
     exact = estimators.Exact()
     assert estimators.get(exact) is exact
-    with pytest.raises(ValueError, match=r"one of \['direct', 'exact'\].*received 'reinforce'"):
+    with pytest.raises(ValueError, match=r"one of \['direct', .*received 'reinforce'"):
         estimators.get("reinforce")
     with pytest.raises(ValueError, match=r"Expected no further arguments .* \['epsilon'\]"):
         estimators.get(exact, epsilon=0.5)
+
+
+def test_arguments():
+    assert {"epsilon", "difference", "seed"} <= estimators.arguments("imle")
+    assert {"temperature", "seed"} <= estimators.arguments("straight_through")
+    assert "epsilon" not in estimators.arguments("exact")
+    assert estimators.arguments("reinforce") == set()
 
 
 def test_estimate_is_abstract():

@@ -272,8 +272,8 @@ def test_flagfiles_are_read_and_name_what_they_are_for():
     ("arguments", "message"),
     [
         (["--k=1"], "k"),
-        (["--epsilon=0"], "an epsilon has to be positive"),
-        (["--epsilon_final=-0.1"], "an epsilon has to be positive"),
+        (["--epsilon=0"], "has to be positive"),
+        (["--epsilon_final=-0.1"], "has to be positive"),
         (["--kl_weight=-1"], "kl_weight"),
         (["--dataset=cifar"], "value should be one of <digits|mnist|"),
         (["--epochz=3"], "Unknown command line flag 'epochz'"),

@@ -131,11 +131,17 @@ def loss_with_difference(
     """`direct_loss` for a caller who has maximised already: `(loss, epsilon_difference)`."""
     loss_table = check_finite(tf.stop_gradient(loss_table), "loss_table")
     slope = epsilon_difference(scores, code, loss_table, epsilon, solver, difference)
-    return _attach_slope(nan_unless_finite(loss, loss_table), logits, slope), slope
+    return attach_slope(nan_unless_finite(loss, loss_table), logits, slope), slope
 
 
 @tf.custom_gradient
-def _attach_slope(loss, logits, slope):
+def attach_slope(
+    loss,  # [B]
+    logits,  # [B, *event]
+    slope,  # [B, *event]
+):
+    """`loss` as it is, with `slope` for its gradient towards `logits`; call it positionally."""
+
     def backward(upstream):
         gradient = per_example(tf.cast(upstream, tf.float32), slope) * slope
         return upstream, tf.cast(gradient, logits.dtype), None

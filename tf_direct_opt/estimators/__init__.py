@@ -1,22 +1,54 @@
 """Gradient estimators, one a file; `base.py` states the face they share."""
 
+import inspect
+
 import keras
 
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.direct import Direct
+from tf_direct_opt.estimators.disarm import DisARM
 from tf_direct_opt.estimators.exact import Exact
+from tf_direct_opt.estimators.gumbel_softmax import GumbelSoftmax
+from tf_direct_opt.estimators.imle import IMLE
+from tf_direct_opt.estimators.local_expectation import LocalExpectation
+from tf_direct_opt.estimators.score_function import ScoreFunction
+from tf_direct_opt.estimators.straight_through import StraightThrough
 
-__all__ = ["Direct", "Estimator", "Exact", "get", "names"]
+__all__ = [
+    "IMLE",
+    "Direct",
+    "DisARM",
+    "Estimator",
+    "Exact",
+    "GumbelSoftmax",
+    "LocalExpectation",
+    "ScoreFunction",
+    "StraightThrough",
+    "arguments",
+    "get",
+    "names",
+]
 
 _REGISTRY = {
     "direct": Direct,
+    "disarm": DisARM,
     "exact": Exact,
+    "gumbel_softmax": GumbelSoftmax,
+    "imle": IMLE,
+    "local_expectation": LocalExpectation,
+    "score_function": ScoreFunction,
+    "straight_through": StraightThrough,
 }
 
 
 def names() -> list[str]:
     """The registered estimators."""
     return sorted(_REGISTRY)
+
+
+def arguments(name: str) -> set[str]:
+    """What the registered estimator of that name can be given; nothing for an unknown name."""
+    return set(inspect.signature(_REGISTRY[name]).parameters) if name in _REGISTRY else set()
 
 
 def get(identifier: str | dict | Estimator, **config) -> Estimator:
