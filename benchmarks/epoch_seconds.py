@@ -1,6 +1,6 @@
 """Seconds an epoch: the discrete VAE against a plain Keras autoencoder of the same layers.
 
-    python benchmarks/epoch_seconds.py --num_categories=10,20,40,80,160,640
+    PYTHONPATH=examples python benchmarks/epoch_seconds.py --num_categories=10,20,40,80,160,640
 
 Both are trained by `fit` on the same batches in one process, epoch by epoch in turn, so that a
 machine whose speed drifts drifts for both. The autoencoder is 784-300-ReLU-K-softmax-300-ReLU-784

@@ -3,7 +3,7 @@
     python examples/plot_curves.py --runs=runs/a,runs/b --output=curves.png
 
 Each run gives its -ELBO on the validation images, with beta = 1 throughout, against epochs and
-against seconds of training; the legend names what was trained and where beta was switched on.
+against seconds of training; the legend names what was trained and its schedules.
 """
 
 import csv
@@ -32,14 +32,14 @@ def read_run(directory: pathlib.Path) -> dict[str, list[float]]:
 
 
 def label_of(directory: pathlib.Path, columns: dict[str, list[float]]) -> str:
-    """Data set, estimator, K and seed of a run, and where beta reaches its last value."""
+    """Data set, estimator, K and seed of a run, and the schedules that make it comparable."""
     lines = (directory / "flags.txt").read_text().splitlines()
     given = dict(line.lstrip("-").split("=", 1) for line in lines if "=" in line)
-    weights = columns["kl_weight"]
-    return (
-        f"{given['dataset']} {given['estimator']} K={given['k']} seed={given['seed']}, "
-        f"beta={weights[-1]:g} from epoch {weights.index(weights[-1]) + 1}"
-    )
+    label = f"{given['dataset']} {given['estimator']} K={given['k']} seed={given['seed']}"
+    for name in ("kl_weight", "epsilon", "temperature"):
+        if name in columns:
+            label += f", {name} {columns[name][0]:.3g} to {columns[name][-1]:.3g}"
+    return label
 
 
 def plot(directories: list[pathlib.Path], output: pathlib.Path) -> None:
@@ -53,7 +53,7 @@ def plot(directories: list[pathlib.Path], output: pathlib.Path) -> None:
         by_second.plot(seconds, columns["val_loss"])
     by_epoch.set(xlabel="epoch", ylabel="validation -ELBO (nats)")
     by_second.set(xlabel="seconds of training")
-    by_epoch.legend(fontsize="x-small")
+    by_epoch.legend(fontsize="xx-small")
     figure.tight_layout()
     with replacing(output) as temporary:
         figure.savefig(temporary, dpi=100)

@@ -23,7 +23,7 @@ from absl import flags
 
 import tf_direct_opt as tdo
 from tf_direct_opt.callbacks import Checkpoint, TensorBoard, decoded_codes, image_grid
-from tf_direct_opt.files import replacing
+from tf_direct_opt.files import remove_temporaries, replacing
 
 FLAGS = flags.FLAGS
 
@@ -42,6 +42,7 @@ def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> d
     Raises:
         ValueError: flags that do not fit the data, or a checkpoint that cannot be read.
     """
+    remove_temporaries(directory)
     images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
     keras.utils.set_random_seed(FLAGS.seed)
     if FLAGS.deterministic:

@@ -12,7 +12,7 @@ def test_curves_of_two_runs(tmp_path):
     assert tf.io.decode_png(output.read_bytes()).shape[:2] == (400, 1000)
     columns = plot_curves.read_run(tmp_path / "1")
     label = plot_curves.label_of(tmp_path / "1", columns)
-    assert label == "digits direct K=5 seed=1, beta=1 from epoch 3"
+    assert label == "digits direct K=5 seed=1, kl_weight 0 to 1, epsilon 1 to 0.1"
 
 
 def test_folder_without_a_run(tmp_path):

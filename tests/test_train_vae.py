@@ -169,7 +169,7 @@ KILLER = """
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if moment == "while a checkpoint is written":
+    if moment == "while the third checkpoint is written":
         save = keras.Model.save_weights
         def save_half(model, path):
             save(model, path)
@@ -178,49 +178,48 @@ KILLER = """
                 pathlib.Path(path).write_bytes(whole[: len(whole) // 2])
                 die()
         keras.Model.save_weights = save_half
-    elif moment in ("before a checkpoint is renamed", "before the history is renamed"):
+    elif moment.endswith("is renamed"):
         replace, part = os.replace, "epoch-00003" if "checkpoint" in moment else "history.csv"
-        calls = []
-        def replace_or_die(source, target):
-            if part in str(target):
-                calls.append(target)
-                if part == "epoch-00003" or len(calls) == 3:
-                    die()
-            replace(source, target)
-        os.replace = replace_or_die
-    elif moment == "before the old checkpoint is deleted":
+        os.replace = lambda source, target: (
+            die() if part in str(target) else replace(source, target)
+        )
+    elif moment == "before the second checkpoint is deleted":
         unlink = pathlib.Path.unlink
-        def unlink_or_die(path, **options):
-            if path.name == "epoch-00002.weights.h5":
-                die()
-            unlink(path, **options)
-        pathlib.Path.unlink = unlink_or_die
+        pathlib.Path.unlink = lambda path, **options: (
+            die() if path.name == "epoch-00002.weights.h5" else unlink(path, **options)
+        )
     elif moment == "while the model is saved":
         keras.Model.save = lambda model, path: (pathlib.Path(path).write_bytes(b"half"), die())
     runpy.run_path("examples/train_vae.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "while a checkpoint is written",
-        "before a checkpoint is renamed",
-        "before the history is renamed",
-        "before the old checkpoint is deleted",
-        "while the model is saved",
-    ],
-)
-def test_killed_while_saving_and_resumed_it_ends_the_same(finished, tmp_path, moment):
+def test_killed_at_every_kind_of_save_and_resumed_it_ends_the_same(finished, tmp_path):
     folder, _ = finished
-    directory = f"--output_dir={tmp_path / 'run'}"
-    killer = ("-c", textwrap.dedent(KILLER), moment)
-    code, _, err = run(*SMALL, directory, "--deterministic", program=killer)
-    assert code == -signal.SIGKILL, err
-    assert not (tmp_path / "run" / "metrics.json").exists()
-    assert not (tmp_path / "run" / "model.keras").exists()
-    train(directory, "--deterministic", "--resume")
-    assert_same_end(folder, tmp_path / "run")
+    directory = tmp_path / "run"
+    moments = {
+        "while the third checkpoint is written": ["epoch-00002.weights.h5"],
+        "before the third checkpoint is renamed": ["epoch-00002.weights.h5"],
+        "before the history is renamed": ["epoch-00002.weights.h5"],
+        "before the second checkpoint is deleted": [
+            "epoch-00002.weights.h5",
+            "epoch-00003.weights.h5",
+        ],
+        "while the model is saved": ["epoch-00004.weights.h5"],
+    }
+    for moment, left in moments.items():
+        killer = ("-c", textwrap.dedent(KILLER), moment)
+        flags = ["--deterministic", f"--output_dir={directory}", "--resume"]
+        code, _, err = run(*SMALL, *flags, program=killer)
+        assert code == -signal.SIGKILL, (moment, err)
+        names = sorted(path.name for path in (directory / "checkpoints").glob("epoch-*"))
+        assert names == left, moment
+        assert not (directory / "metrics.json").exists()
+        assert not (directory / "model.keras").exists()
+    assert list(directory.rglob(".tmp-*"))
+    train("--deterministic", f"--output_dir={directory}", "--resume")
+    assert_same_end(folder, directory)
+    assert not list(directory.rglob(".tmp-*"))
 
 
 def test_killed_in_training_and_resumed_it_ends_the_same(finished, tmp_path):
@@ -304,7 +303,7 @@ def test_bad_command_line_is_one_clear_error_within_five_seconds(arguments, mess
     ],
 )
 def test_what_only_the_model_or_the_data_can_tell_is_one_clear_error(tmp_path, arguments, message):
-    code, out, err = run(*arguments, f"--output_dir={tmp_path / 'run'}")
+    code, out, err = run(*arguments, f"--output_dir={tmp_path / 'run'}", "--verbose=0")
     assert code == 1
     assert out == ""
     assert f"error: {message}" in err

@@ -5,6 +5,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+_PREFIX = ".tmp-"
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
@@ -18,9 +20,15 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         ...     _ = temporary.write_text("{}")
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(directory: str | os.PathLike) -> None:
+    """Removes what processes that were killed in `replacing` left in a folder and below it."""
+    for path in pathlib.Path(directory).rglob(f"{_PREFIX}*"):
+        path.unlink(missing_ok=True)
