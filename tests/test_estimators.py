@@ -1,5 +1,6 @@
 import itertools
 
+import keras
 import numpy as np
 import oracles
 import pytest
@@ -155,6 +156,71 @@ class TestDisARM(Unbiased):
             self.make()(tf.zeros([2, 3]), loss_fn=lambda codes: codes, training=True)
 
 
+class TestREBAR(Unbiased):
+    configs = ({}, {"temperature": 2.0})
+    sizes = ((1, 2), (3, 2))
+    draws = 50_000
+
+    def make(self, **config):
+        return estimators.REBAR(**config)
+
+    @staticmethod
+    def slopes(estimator, decoder):
+        """Second moment of the gradient towards the logits, and its slopes by the loss."""
+        logits = tf.broadcast_to([[0.4, -0.3], [0.0, 1.0], [-0.2, 0.1]], [500, 3, 2])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            losses = estimator(logits, loss_fn=decoder, training=True)
+            mean = tf.reduce_mean(losses)
+        slope, *own = tape.gradient(mean, [logits, *estimator.trainable_variables])
+        return float(tf.reduce_sum((500 * slope[..., 1]) ** 2)) / 500, own
+
+    def test_own_weights_get_the_slope_of_the_second_moment(self):
+        # A central difference along a random direction, under the same noise.
+        decoder = Decoder(3, 2, batch=500)
+        generator = np.random.default_rng(1)
+        estimator = self.make(seed=3)
+        estimator.build((None, 3, 2))
+        weights = estimator.trainable_variables
+        directions = [generator.normal(size=weight.shape).astype(np.float32) for weight in weights]
+        drawn = estimator.seeds.get_weights()
+        moments = []
+        for step in (0.0, 1e-2, -2e-2):
+            for weight, direction in zip(weights, directions, strict=True):
+                weight.assign_add(step * direction)
+            estimator.seeds.set_weights(drawn)
+            moments.append(self.slopes(estimator, decoder))
+        (_, own), (above, _), (below, _) = moments
+        along = sum(float(tf.reduce_sum(s * d)) for s, d in zip(own, directions, strict=True))
+        assert (above - below) / 2e-2 == pytest.approx(along, rel=2e-2)
+
+    def test_tuned_control_has_less_variance(self):
+        decoder = Decoder(3, 2, batch=500)
+        estimator = self.make(seed=3)
+        before, _ = self.slopes(estimator, decoder)
+        optimizer = keras.optimizers.Adam(0.03)
+        for _ in range(60):
+            _, own = self.slopes(estimator, decoder)
+            optimizer.apply(own, estimator.trainable_variables)
+        after = np.mean([self.slopes(estimator, decoder)[0] for _ in range(5)])
+        assert after < 0.9 * before
+
+    def test_bad_arguments_are_refused(self):
+        with pytest.raises(ValueError, match="Expected `temperature` to be positive"):
+            self.make(temperature=0.0)
+        with pytest.raises(ValueError, match="Expected binary variables"):
+            self.make()(tf.zeros([2, 3]), loss_fn=lambda codes: codes, training=True)
+
+
+class TestRELAX(TestREBAR):
+    def make(self, **config):
+        return estimators.RELAX(**config)
+
+    def test_no_hidden_units_are_refused(self):
+        with pytest.raises(ValueError, match="Expected `hidden_units`"):
+            self.make(hidden_units=0)
+
+
 class TestGumbelSoftmax(EstimatorContract):
     configs = ({}, {"temperature": 0.5})
     straight_through = False
@@ -228,10 +294,14 @@ def test_relaxation_converges_to_exact_as_its_temperature():
 
 
 def test_every_registered_estimator_is_in_a_contract():
-    made = {type(contract().make()) for contract in EstimatorContract.__subclasses__()
-            if hasattr(contract, "make")}  # fmt: skip
-    made |= {type(contract().make()) for contract in Unbiased.__subclasses__()}
-    made |= {type(TestStraightThrough().make())}
+    def contracts(base):
+        return {base}.union(*(contracts(subclass) for subclass in base.__subclasses__()))
+
+    made = {
+        type(contract().make())
+        for contract in contracts(EstimatorContract)
+        if hasattr(contract, "make")
+    }
     assert made == {type(estimators.get(name)) for name in estimators.names()}
 
 

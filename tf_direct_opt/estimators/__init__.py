@@ -11,11 +11,15 @@ from tf_direct_opt.estimators.exact import Exact
 from tf_direct_opt.estimators.gumbel_softmax import GumbelSoftmax
 from tf_direct_opt.estimators.imle import IMLE
 from tf_direct_opt.estimators.local_expectation import LocalExpectation
+from tf_direct_opt.estimators.rebar import REBAR
+from tf_direct_opt.estimators.relax import RELAX
 from tf_direct_opt.estimators.score_function import ScoreFunction
 from tf_direct_opt.estimators.straight_through import StraightThrough
 
 __all__ = [
     "IMLE",
+    "REBAR",
+    "RELAX",
     "Direct",
     "DisARM",
     "Estimator",
@@ -36,6 +40,8 @@ _REGISTRY = {
     "gumbel_softmax": GumbelSoftmax,
     "imle": IMLE,
     "local_expectation": LocalExpectation,
+    "rebar": REBAR,
+    "relax": RELAX,
     "score_function": ScoreFunction,
     "straight_through": StraightThrough,
 }

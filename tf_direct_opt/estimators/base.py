@@ -94,3 +94,12 @@ def check_logits_shape(shape) -> None:
             "Expected the number of variables to be known when the layer is built; received "
             f"logits of shape {tuple(shape)}."
         )
+
+
+def check_binary(shape) -> None:
+    """Raises ValueError unless the logits of that shape have two categories."""
+    if shape[-1] != 2:
+        raise ValueError(
+            f"Expected binary variables, 2 categories; received {shape[-1]}, logits of shape "
+            f"{tuple(shape)}. Please use the estimator 'direct' for more."
+        )

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.direct import attach_slope
-from tf_direct_opt.estimators.base import Estimator
+from tf_direct_opt.estimators.base import Estimator, check_binary
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -23,11 +23,7 @@ class DisARM(Estimator):
 
     def build(self, logits_shape):
         super().build(logits_shape)
-        if logits_shape[-1] != 2:
-            raise ValueError(
-                f"Expected binary variables, 2 categories; received {logits_shape[-1]}, logits of "
-                f"shape {tuple(logits_shape)}. Please use the estimator 'direct' for more."
-            )
+        check_binary(logits_shape)
 
     def estimate(self, logits, loss_fn, step):
         del step

@@ -1,0 +1,93 @@
+"""REBAR, for binary variables."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tf_direct_opt.direct import attach_slope
+from tf_direct_opt.estimators.base import Estimator, check_binary
+
+
+@keras.saving.register_keras_serializable("tf_direct_opt")
+class REBAR(Estimator):
+    """Score function with the relaxed loss as a control variate, tuned while training. K = 2 only.
+
+    With phi = h_1 - h_0, z = phi + logistic noise, b = [z > 0] and a control c(z) near f(b),
+
+        d/dphi = (f(b) - c(z~)) (b - sigmoid(phi)) + dc(z)/dphi - dc(z~)/dphi,
+
+    z~ a draw from p(z | b). Its noise is tied to that of z such that z~ = z; only the derivatives
+    differ, dz/dphi = 1 and dz~/dphi = (1 - exp(-|z|)) q(b), so that c is evaluated once. Here
+    c(z) = scale f(sigmoid(z / temperature)). Scale and temperature are weights, which descend the
+    second moment of the gradient: the loss carries that slope, beside the value of f(b) alone.
+    Bias: none. Decoder evaluations: two an example, one with gradient towards the decoder.
+
+    Args:
+        temperature: first temperature of the control, positive.
+        seed: integer seed of the noise; None draws one.
+
+    References:
+        Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein, "REBAR: Low-variance, unbiased gradient
+        estimates for discrete latent variable models", NeurIPS 2017; its appendix ties the noise.
+    """
+
+    def __init__(self, temperature=0.5, seed=None, **kwargs):
+        super().__init__(seed=seed, **kwargs)
+        if not temperature > 0:
+            raise ValueError(f"Expected `temperature` to be positive; received {temperature!r}.")
+        self.temperature = temperature
+
+    def build(self, logits_shape):
+        super().build(logits_shape)
+        check_binary(logits_shape)
+        self.log_temperature = self.add_weight(
+            initializer=keras.initializers.Constant(math.log(self.temperature)),
+            name="log_temperature",
+        )
+        self.scale = self.add_weight(initializer="ones", name="scale")
+
+    def control(
+        self,
+        z: tf.Tensor,  # [B, N]
+        loss_fn,
+    ) -> tf.Tensor:
+        """c(z), nats: [B]."""
+        relaxed = tf.sigmoid(z * tf.exp(-self.log_temperature))
+        codes = tf.stack([1.0 - relaxed, relaxed], axis=-1)[:, tf.newaxis]
+        return self.scale * loss_fn(codes)[:, 0]
+
+    def estimate(self, logits, loss_fn, step):
+        del step
+        wide = tf.stop_gradient(tf.cast(logits, tf.float32))
+        phi = wide[..., 1] - wide[..., 0]  # [B, N]
+        uniform = tf.random.stateless_uniform(tf.shape(phi), self.seeds.next(), 1e-7)
+        z = phi + tf.math.log(uniform) - tf.math.log1p(-uniform)
+        one = z > 0.0
+        bit = tf.cast(one, tf.float32)
+        loss = loss_fn(tf.stack([1.0 - bit, bit], axis=-1)[:, tf.newaxis])[:, 0]
+        probability = tf.sigmoid(tf.where(one, phi, -phi))  # q(b)
+        weights = [weight.value for weight in self.trainable_variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tuning_tape:
+            tuning_tape.watch(weights)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(z)
+                control = self.control(z, loss_fn)
+            through = (1.0 + tf.math.expm1(-tf.abs(z)) * probability) * tape.gradient(control, z)
+            score = bit - tf.sigmoid(phi)
+            towards_one = (tf.stop_gradient(loss) - control)[:, tf.newaxis] * score + through
+            second_moment = tf.reduce_mean(tf.reduce_sum(tf.square(towards_one), axis=1))
+        # Zero, with the slope of the second moment towards the weights of the control alone: what
+        # the control does to the decoder is no business of the decoder's.
+        slopes = tuning_tape.gradient(second_moment, weights)
+        tuning = tf.add_n(
+            [
+                tf.reduce_sum((weight - tf.stop_gradient(weight)) * tf.stop_gradient(slope))
+                for weight, slope in zip(weights, slopes, strict=True)
+            ]
+        )
+        towards_one = tf.stop_gradient(towards_one)
+        return attach_slope(loss + tuning, logits, tf.stack([-towards_one, towards_one], axis=-1))
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}
