@@ -4,6 +4,7 @@ TensorFlow is imported by what needs it only: whether a data set is there is sai
 """
 
 import dataclasses
+import json
 import os
 import pathlib
 
@@ -64,8 +65,17 @@ def require_prepared(name: str, data_dir: str | None = None, download: bool = Fa
     if name == "digits" or download:
         return
     folder = _folder(data_dir)
-    if not any((folder / _builder_name(name)).glob("**/dataset_info.json")):
+    infos = list((folder / _builder_name(name)).glob("**/dataset_info.json"))
+    if not infos:
         raise ValueError(_how_to_prepare(name, folder))
+    needed = {split.split("[")[0] for split in _TFDS_SPLITS[name].values()}
+    found = {split["name"] for info in infos for split in json.loads(info.read_text())["splits"]}
+    if not needed <= found:
+        raise ValueError(
+            f"Expected the splits {sorted(needed)} of {_builder_name(name)!r} in {folder}; found "
+            f"only {sorted(found)}. Please prepare the whole data set with --download, or give "
+            "another --dataset."
+        )
 
 
 def _folder(data_dir: str | None) -> pathlib.Path:
@@ -105,13 +115,6 @@ def _load_tfds(name: str, data_dir: str | None, download: bool) -> Images:
         builder.download_and_prepare()
     elif not builder.is_prepared():
         raise ValueError(f"{_how_to_prepare(name, folder)} (version {builder.version})")
-    for split in splits.values():
-        if split.split("[")[0] not in builder.info.splits:
-            raise ValueError(
-                f"Expected the split {split!r} of {builder_name!r} in {folder}; found only "
-                f"{sorted(builder.info.splits)}. Please prepare the whole data set with "
-                "--download, or give another --dataset."
-            )
     if not name.startswith("omniglot"):
         return Images(name, **{part: _read(builder, split) for part, split in splits.items()})
     arrays = {part: _read_omniglot(builder, split) for part, split in splits.items()}

@@ -5,6 +5,7 @@ does the rest.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import sys
@@ -34,6 +35,7 @@ flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "tf.distribute str
 flags.DEFINE_enum(
     "dtype_policy", "float32", ["float32", "mixed_float16", "mixed_bfloat16"], "Keras' policy."
 )
+flags.DEFINE_enum("watch", "valid", ["valid", "test"], "Images evaluated after every epoch.")
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 a line an epoch.", 0, 2)
 
 # Flags that say where to run, not what: they may change when a run is resumed.
@@ -49,19 +51,31 @@ def input_errors():
         sys.exit(f"error: {error}")
 
 
-def prepare(argv: list[str], title: str) -> pathlib.Path:
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A folder for results, and the flags of the program that fills it."""
+
+    directory: pathlib.Path
+    flags: dict[str, flags.Flag]
+
+
+def refuse_arguments(argv: list[str]) -> None:
+    """Raises ValueError where absl left more of the command line than the program's name."""
+    if len(argv) > 1:
+        raise ValueError(f"Expected flags only; received the arguments {argv[1:]}.")
+
+
+def prepare(module: str, title: str) -> Run:
     """Checks the flags against each other and opens the output folder, `flags.txt` in it.
 
     Args:
-        argv: what absl left of the command line, the program's name alone.
+        module: absl's name of the module whose key flags describe the run.
         title: start of the name of a new output folder.
 
     Raises:
         ValueError: flags that do not fit together, data that is not there, or an output folder
             that holds another run or cannot be written.
     """
-    if len(argv) > 1:
-        raise ValueError(f"Expected flags only; received the arguments {argv[1:]}.")
     if FLAGS.distribute == "mirrored" and FLAGS.jit_compile:
         raise ValueError(
             "Expected --distribute=mirrored without --jit_compile, which Keras cannot combine; "
@@ -72,43 +86,42 @@ def prepare(argv: list[str], title: str) -> pathlib.Path:
     data.require_prepared(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
     if FLAGS.output_dir is None:
         FLAGS.output_dir = os.path.join("runs", f"{title}-{time.strftime('%Y%m%d-%H%M%S')}")
-    directory = pathlib.Path(FLAGS.output_dir)
-    flagfile = directory / "flags.txt"
+    # Key flags: neither absl's own nor those of TFDS.
+    run = Run(
+        pathlib.Path(FLAGS.output_dir),
+        {flag.name: flag for flag in FLAGS.get_key_flags_for_module(module)},
+    )
+    flagfile = run.directory / "flags.txt"
     settings = {
         name: flag.serialize()
-        for name, flag in sorted(program_flags().items())
+        for name, flag in sorted(run.flags.items())
         if name != "resume" and flag.value is not None
     }
     if flagfile.exists():
         if not FLAGS.resume:
             raise ValueError(
-                f"Expected a new --output_dir; {directory} holds a run already. Please add "
+                f"Expected a new --output_dir; {run.directory} holds a run already. Please add "
                 "--resume to go on with it, or give another folder."
             )
         _require_same_settings(flagfile, settings)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary = directory / ".tmp-flags.txt"
+        run.directory.mkdir(parents=True, exist_ok=True)
+        temporary = run.directory / ".tmp-flags.txt"
         temporary.write_text("\n".join(settings.values()) + "\n")
         temporary.replace(flagfile)
     except OSError as error:
         raise ValueError(
-            f"Expected --output_dir to be a folder that can be written; received {directory}: "
+            f"Expected --output_dir to be a folder that can be written; received {run.directory}: "
             f"{error.strerror}. Please give another one."
         ) from error
-    say(f"Results go to {directory}.")
-    return directory
+    say(f"Results go to {run.directory}.")
+    return run
 
 
 def say(line: str) -> None:
     """Prints a line for somebody who watches, unless --verbose=0."""
     if FLAGS.verbose:
         print(line, flush=True)
-
-
-def program_flags() -> dict[str, flags.Flag]:
-    """The flags of the program and of this module, by name: neither absl's nor TFDS' own."""
-    return {flag.name: flag for flag in FLAGS.get_key_flags_for_module(sys.argv[0])}
 
 
 def _require_same_settings(flagfile: pathlib.Path, settings: dict[str, str]) -> None:

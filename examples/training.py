@@ -28,12 +28,12 @@ from tf_direct_opt.files import remove_temporaries, replacing
 FLAGS = flags.FLAGS
 
 
-def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> dict:
+def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dict:
     """Trains the model in the folder given by `experiment.prepare`, or goes on training it.
 
     Args:
-        directory: output folder. It gets event files under tensorboard/, history.csv,
-            checkpoints/, and at the end model.keras, codes.png and metrics.json.
+        run: its folder gets event files under tensorboard/, history.csv, checkpoints/, and at
+            the end model.keras, codes.png and metrics.json.
         build_model: steps an epoch -> uncompiled model.
 
     Returns:
@@ -42,6 +42,7 @@ def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> d
     Raises:
         ValueError: flags that do not fit the data, or a checkpoint that cannot be read.
     """
+    directory = run.directory
     remove_temporaries(directory)
     images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
     keras.utils.set_random_seed(FLAGS.seed)
@@ -72,7 +73,7 @@ def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> d
             epochs=FLAGS.epochs,
             steps_per_epoch=steps,
             shuffle=False,
-            validation_data=batches.evaluation_batches(images.valid),
+            validation_data=batches.evaluation_batches(getattr(images, FLAGS.watch)),
             verbose=FLAGS.verbose,
             # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
             callbacks=[
@@ -84,7 +85,7 @@ def run(directory: pathlib.Path, build_model: Callable[[int], keras.Model]) -> d
         )
     test = model.evaluate(batches.evaluation_batches(images.test), return_dict=True, verbose=0)
     test = {"negative_elbo": test.pop("loss"), **test}
-    _write_results(directory, model, test, history.rows, images)
+    _write_results(run, model, test, history.rows, images)
     return {
         "dataset": FLAGS.dataset,
         "seed": FLAGS.seed,
@@ -169,12 +170,12 @@ def _jit_compile():
     return "auto" if FLAGS.jit_compile is None else FLAGS.jit_compile
 
 
-def _write_results(directory, model, test, rows, images) -> None:
-    with replacing(directory / "model.keras") as temporary:
+def _write_results(run, model, test, rows, images) -> None:
+    with replacing(run.directory / "model.keras") as temporary:
         model.save(temporary)
     grid = image_grid(decoded_codes(model)).numpy()
     pixels = np.kron(grid[..., 0], np.ones((4, 4)))[..., np.newaxis]
-    with replacing(directory / "codes.png") as temporary:
+    with replacing(run.directory / "codes.png") as temporary:
         temporary.write_bytes(tf.io.encode_png(np.uint8(np.round(255 * pixels))).numpy())
     config = model.get_config()
     figures = {
@@ -192,7 +193,7 @@ def _write_results(directory, model, test, rows, images) -> None:
         "epochs": len(rows),
         "seconds_per_epoch": statistics.median(float(row["seconds"]) for row in rows),
         "num_images": {part: len(getattr(images, part)) for part in ("train", "valid", "test")},
-        "flags": {name: flag.value for name, flag in sorted(experiment.program_flags().items())},
+        "flags": {name: flag.value for name, flag in sorted(run.flags.items())},
         "versions": {
             "python": platform.python_version(),
             "tf_direct_opt": tdo.__version__,
@@ -202,5 +203,5 @@ def _write_results(directory, model, test, rows, images) -> None:
             },
         },
     }
-    with replacing(directory / "metrics.json") as temporary:
+    with replacing(run.directory / "metrics.json") as temporary:
         temporary.write_text(json.dumps(figures, indent=2) + "\n")

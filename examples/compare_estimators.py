@@ -1,0 +1,192 @@
+"""Compares estimators over categories, data sets and seeds, under one roof and one table.
+
+    python examples/compare_estimators.py --flagfile=flags/figure1.flags --output_dir=runs/figure1
+
+Every cell of the grid is a run of train_vae.py in a folder of its own, with the schedules that
+presets.py has for its estimator; flags that are given hold for all of them. Given the same
+--output_dir again, finished cells are kept and a cut one goes on where it was.
+
+Into --output_dir: comparison.csv, one row for each epoch of each cell, with figures of the test
+images; and for each data set comparison_<data set>.png, drawn by plot_comparison.py. The last
+line printed is JSON with the last figures, mean and spread over the seeds.
+"""
+
+import contextlib
+import csv
+import itertools
+import json
+import pathlib
+import statistics
+
+import data
+import experiment
+import train_vae
+from absl import app, flags
+from absl.testing import flagsaver
+
+FLAGS = flags.FLAGS
+
+_DATASETS = flags.DEFINE_list("datasets", ["digits"], "Data sets.")
+_KS = flags.DEFINE_list("ks", ["10"], "Numbers of categories.")
+_ESTIMATORS = flags.DEFINE_list(
+    "estimators", ["direct", "exact", "gumbel_softmax", "straight_through"], "Estimators."
+)
+_SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds.")
+_EVALUATIONS = flags.DEFINE_integer(
+    "decoder_evaluations",
+    None,
+    "Budget an image; every estimator gets the epochs that spend it [--epochs for all].",
+    lower_bound=1,
+)
+_LIMITS = flags.DEFINE_string(
+    "limits", None, "Output of benchmarks/em_limit.py, drawn as lines into the plots."
+)
+flags.adopt_module_key_flags(train_vae)
+
+COLUMNS = (
+    "dataset", "num_variables", "k", "estimator", "seed", "epoch", "seconds",
+    "decoder_evaluations", "negative_elbo", "bound", "kl_weight", "epsilon", "temperature",
+)  # fmt: skip
+
+
+def grid() -> list[dict]:
+    """The flags of train_vae.py for every cell; seeds vary last, estimators before them.
+
+    Raises:
+        ValueError: a flag of the grid that cannot be read, or one of train_vae.py that would
+            have no effect.
+    """
+    for one, several in (
+        ("dataset", _DATASETS), ("k", _KS), ("estimator", _ESTIMATORS), ("seed", _SEEDS),
+    ):  # fmt: skip
+        if FLAGS[one].present:
+            raise ValueError(f"Expected --{several.name} here; received --{one}.")
+        if not several.value:
+            raise ValueError(f"Expected at least one entry in --{several.name}; received none.")
+    cells = []
+    for dataset, k, estimator, seed in itertools.product(
+        map(_available, _DATASETS.value), _KS.value, _ESTIMATORS.value, _SEEDS.value
+    ):
+        if not (k.isdecimal() and int(k) >= 2 and seed.isdecimal()):
+            raise ValueError(
+                "Expected integers in --ks (at least 2) and --seeds (at least 0); received "
+                f"{k!r} and {seed!r}."
+            )
+        cells.append({"dataset": dataset, "k": int(k), "estimator": estimator, "seed": int(seed)})
+    return cells
+
+
+def _available(dataset: str) -> str:
+    """The data set, or the small Omniglot where the full one is not prepared."""
+    if dataset == "omniglot":
+        try:
+            data.require_prepared(dataset, FLAGS.data_dir, FLAGS.download)
+        except ValueError:
+            experiment.say("The full omniglot is not prepared: omniglot_small stands in for it.")
+            return "omniglot_small"
+    return dataset
+
+
+@contextlib.contextmanager
+def cell_flags(cell: dict):
+    """The flags of train_vae.py are those of the cell for a while."""
+    changes = {**cell, "watch": "test", "resume": True}
+    changes["output_dir"] = str(pathlib.Path(FLAGS.output_dir) / name_of(cell))
+    if _EVALUATIONS.value is not None:
+        changes["epochs"] = max(round(_EVALUATIONS.value / decoder_evaluations(cell)), 1)
+    with flagsaver.flagsaver(**changes):
+        yield
+
+
+def name_of(cell: dict) -> str:
+    """The folder of a cell."""
+    return "{dataset}-k{k}-{estimator}-s{seed}".format(**cell)
+
+
+def decoder_evaluations(cell: dict) -> float:
+    """Codes that the decoder decodes for one image in one step of the cell's estimator."""
+    from evaluations import decoder_evaluations
+
+    from tf_direct_opt import estimators
+
+    estimator = estimators.get(cell["estimator"])
+    return decoder_evaluations(estimator, FLAGS.num_variables, cell["k"], FLAGS.batch_size)
+
+
+def rows_of(cell: dict) -> list[dict]:
+    """The rows of a finished cell in the table."""
+    directory = pathlib.Path(FLAGS.output_dir) / name_of(cell)
+    bound = "negative_log_likelihood" if FLAGS.num_variables == 1 else "importance_weighted_nll"
+    evaluations, seconds, rows = decoder_evaluations(cell), 0.0, []
+    with (directory / "history.csv").open(newline="") as file:
+        for epoch, history in enumerate(csv.DictReader(file), 1):
+            seconds += float(history["seconds"])
+            row = {**cell, "num_variables": FLAGS.num_variables, "epoch": epoch}
+            row["seconds"] = f"{seconds:.1f}"
+            row["decoder_evaluations"] = f"{epoch * evaluations:g}"
+            row["negative_elbo"] = f"{float(history['val_loss']):.2f}"
+            row["bound"] = f"{float(history[f'val_{bound}']):.2f}"
+            for name in ("kl_weight", "epsilon", "temperature"):
+                row[name] = f"{float(history[name]):.3g}" if name in history else ""
+            rows.append(row)
+    return rows
+
+
+def write_table(rows: list[dict]) -> None:
+    """Writes comparison.csv."""
+    from tf_direct_opt.files import replacing
+
+    path = pathlib.Path(FLAGS.output_dir) / "comparison.csv"
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def summary(rows: list[dict]) -> list[dict]:
+    """The last figures of each data set, K and estimator: mean and spread over the seeds."""
+    last = {}
+    for row in rows:
+        key = (row["dataset"], row["k"], row["estimator"])
+        last.setdefault(key, {})[row["seed"]] = row
+    lines = []
+    for (dataset, k, estimator), by_seed in last.items():
+        line = {"dataset": dataset, "k": k, "estimator": estimator, "seeds": len(by_seed)}
+        for name in ("negative_elbo", "bound"):
+            figures = [float(row[name]) for row in by_seed.values()]
+            line[name] = round(statistics.mean(figures), 2)
+            line[f"{name}_range"] = round(max(figures) - min(figures), 2)
+        lines.append(line)
+    return lines
+
+
+def main(argv):
+    with experiment.input_errors():
+        experiment.refuse_arguments(argv)
+        if FLAGS.output_dir is None:
+            raise ValueError("Expected --output_dir, the folder of the comparison; received none.")
+        cells = grid()
+        for cell in cells:  # Mistakes are answered before hours of training.
+            with cell_flags(cell):
+                train_vae.prepare()
+        import keras
+        import plot_comparison
+        import training
+
+        rows = []
+        for cell in cells:
+            with cell_flags(cell):
+                run = train_vae.prepare()
+                if not (run.directory / "metrics.json").exists():
+                    training.train(run, train_vae.build_model)
+                    keras.backend.clear_session()
+            rows += rows_of(cell)
+            write_table(rows)
+        limits = pathlib.Path(_LIMITS.value) if _LIMITS.value else None
+        across = ["epoch" if _EVALUATIONS.value is None else "decoder_evaluations", "seconds"]
+        plot_comparison.draw_all(rows, limits, across, pathlib.Path(FLAGS.output_dir))
+    print(json.dumps(summary(rows)))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,26 @@
+"""The schedules each estimator trains best with, found by the search that the README tells of.
+
+They complete the flags of train_vae.py: what was given on a command line stays as it is.
+"""
+
+from absl import flags
+
+FLAGS = flags.FLAGS
+
+# Of all epochs, how many are the first phase.
+_TWO_PHASE = {"kl_schedule": "two_phase", "warmup": 1 / 3}
+_ANNEALED = {"kl_schedule": "annealed", "kl_weight_first": 10.0, "warmup": 1 / 2}
+
+PRESETS = {
+    "direct": _TWO_PHASE,
+    "exact": _ANNEALED,
+}
+
+
+def apply() -> None:
+    """Gives every flag that was left at its default the value of the estimator's preset."""
+    preset = dict(PRESETS.get(FLAGS.estimator, _ANNEALED))
+    preset["warmup_epochs"] = int(preset.pop("warmup") * FLAGS.epochs)
+    for name, value in preset.items():
+        if not FLAGS[name].present:
+            FLAGS[name].value = value
