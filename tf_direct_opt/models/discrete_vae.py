@@ -189,7 +189,7 @@ class DiscreteVAE(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         del y
         logits = y_pred["logits"]
-        loss_fn = self._make_loss_fn(x, training)
+        loss_fn = self.make_loss_fn(x, training)
         kl = losses.categorical_kl(logits)
         if training:
             step = self.optimizer.iterations
@@ -238,7 +238,8 @@ class DiscreteVAE(keras.Model):
         flat = tf.reshape(codes, [-1, self.num_variables * self.num_categories])
         return tf.reshape(self.decoder(flat, training=training), [*outer, self.num_pixels])
 
-    def _make_loss_fn(self, images, training):
+    def make_loss_fn(self, images, training=False):
+        """The loss of codes [S, M, N, K] for these images, as `types.LossFn`."""
         flat = tf.reshape(images, [-1, self.num_pixels])
         return lambda codes: losses.bernoulli_nll(flat, self._pixel_logits(codes, training))
 
