@@ -85,7 +85,6 @@ def drawn_gradients(model, images, estimator, draws: int):
             loss = tf.reduce_mean(estimator(logits, loss_fn=loss_fn, training=True))
         return tape.gradient(loss, network.trainable_variables)
 
-    estimator.build((None, model.num_variables, model.num_categories))
     if estimator.trainable_variables:  # A control variate of its own is tuned beforehand.
         optimizer = keras.optimizers.Adam(3e-3)
         for _ in range(TUNING_STEPS):
@@ -127,6 +126,7 @@ def measure(model, images, stage: str) -> list[dict]:
     rows = []
     for name, arguments in settings():
         estimator = tdo.estimators.get(name, seed=FLAGS.seed, **arguments)
+        estimator.build((None, model.num_variables, model.num_categories))
         cost = decoder_evaluations(
             estimator, model.num_variables, model.num_categories, len(images)
         )
