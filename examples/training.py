@@ -5,6 +5,7 @@ The order of a run, how it is resumed and the files it leaves are decided here, 
 
 import contextlib
 import csv
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -27,6 +28,9 @@ from tf_direct_opt.files import remove_temporaries, replacing
 
 FLAGS = flags.FLAGS
 
+# A comparison trains many models on the same images.
+_load = functools.lru_cache(maxsize=1)(data.load)
+
 
 def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dict:
     """Trains the model in the folder given by `experiment.prepare`, or goes on training it.
@@ -44,7 +48,7 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
     """
     directory = run.directory
     remove_temporaries(directory)
-    images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+    images = _load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
     model, steps = _compiled(build_model, images)
     checkpoint = Checkpoint(directory / "checkpoints")
     initial_epoch = checkpoint.restore(model) if FLAGS.resume else 0
@@ -85,7 +89,7 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
 
 def cpu_seconds_an_epoch(build_model: Callable[[int], keras.Model]) -> float:
     """CPU seconds that training takes an epoch: those of the second of two, which are not kept."""
-    images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+    images = _load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
     model, steps = _compiled(build_model, images)
     for epoch in range(2):  # The first one is traced.
         start = time.process_time()
