@@ -2,9 +2,10 @@
 
 from tf_direct_opt.solvers.base import supports_jit
 from tf_direct_opt.solvers.categorical import Categorical
+from tf_direct_opt.solvers.pairwise_binary import PairwiseBinary
 from tf_direct_opt.types import Solver
 
-__all__ = ["Categorical", "get", "name_of", "supports_jit"]
+__all__ = ["Categorical", "PairwiseBinary", "get", "name_of", "supports_jit"]
 
 _REGISTRY = {
     "categorical": Categorical,
