@@ -63,6 +63,7 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
     initial_epoch = checkpoint.restore(model) if FLAGS.resume else 0
     if initial_epoch:
         experiment.say(f"Resumed after epoch {initial_epoch} of {FLAGS.epochs}.")
+    watched = getattr(images, FLAGS.watch)[: FLAGS.watch_images]
     history = History(directory / "history.csv", initial_epoch)
     with _divergence_explained():
         model.fit(
@@ -73,7 +74,7 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
             epochs=FLAGS.epochs,
             steps_per_epoch=steps,
             shuffle=False,
-            validation_data=batches.evaluation_batches(getattr(images, FLAGS.watch)),
+            validation_data=batches.evaluation_batches(watched),
             verbose=FLAGS.verbose,
             # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
             callbacks=[

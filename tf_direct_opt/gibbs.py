@@ -199,7 +199,7 @@ def _moments(potentials, num_variables):
 
 def _in_chunks(function, potentials, num_variables, dtype):
     """function(chunk [C, d], number) over as few examples at a time as fit; results [B, ...]."""
-    size = max(1, MAX_CONFIGURATIONS // 2**num_variables)
+    size = _chunk_size(num_variables)
     batch = potentials.shape[0]
     if batch is not None and batch <= size:
         return function(potentials, tf.constant(0))
@@ -216,13 +216,17 @@ def _in_chunks(function, potentials, num_variables, dtype):
     return tf.reshape(results, [num_chunks * size, *results.shape[2:]])[:batch]
 
 
+def _chunk_size(num_variables):
+    return max(1, MAX_CONFIGURATIONS // 2**num_variables)
+
+
 def _factorised(potentials, num_variables):
     """Whether there are no couplings; ValueError for a size that is neither."""
     size = potentials.shape[-1]
-    if potentials.shape.rank == 2 and size == num_variables:
+    if len(potentials.shape) == 2 and size == num_variables:
         return True
     expected = pairwise_binary.num_statistics(num_variables)
-    if potentials.shape.rank != 2 or size != expected:
+    if len(potentials.shape) != 2 or size != expected:
         raise ValueError(
             f"Expected potentials [B, {expected}] of {num_variables} coupled variables, or "
             f"[B, {num_variables}] without couplings; received shape {tuple(potentials.shape)}."
