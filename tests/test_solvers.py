@@ -107,8 +107,8 @@ class TestShortestPath(SolverContract):
         (False, 1, 4),
         (True, 4, 1),
         (False, 2, 3),
-        (True, 4, 3),
         (False, 5, 4),
+        (True, 3, 4),
     )
 
     def make(self, size):
@@ -170,7 +170,7 @@ class TestPairwiseBinaryMaxFlow(TestPairwiseBinary):
 
 class TestPairwiseBinaryMILP(TestPairwiseBinary):
     solver = solvers.PairwiseBinaryMILP
-    sizes = ((1,), (2,), (3,), (6,))
+    sizes = ((1,), (2,), (5,))
     ties_to_the_lowest = False
 
 
@@ -223,9 +223,9 @@ def test_solvers_of_pairwise_scores_agree_where_several_apply():
     np.testing.assert_array_equal(solvers.PairwiseBinaryMILP(n)(scores), expected)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
-def test_the_integer_programme_does_not_depend_on_the_unit_of_the_scores(scale):
-    scores = np.random.default_rng(0).normal(size=[20, 21]) * scale
+def test_the_integer_programme_does_not_depend_on_the_unit_of_the_scores():
+    scores = np.random.default_rng(0).normal(size=[20, 21])
+    scores *= np.repeat([1e-12, 1e-6, 1e6, 1e12], 5)[:, np.newaxis]
     scores = scores.astype(np.float32)
     np.testing.assert_array_equal(
         solvers.PairwiseBinaryMILP(6)(scores), solvers.PairwiseBinary(6)(scores)
@@ -274,40 +274,31 @@ def test_an_integer_programme_that_is_not_solved_is_an_error(monkeypatch):
         solvers.PairwiseBinaryMILP(2)(tf.ones([1, 3]))
 
 
-@pytest.mark.parametrize(
-    ("solver", "arguments", "missing"),
-    [
+def test_a_missing_library_is_named(monkeypatch):
+    for solver, arguments, missing in (
         (solvers.Assignment, (), "scipy.optimize"),
         (solvers.PairwiseBinaryMILP, (3,), "scipy.optimize"),
         (solvers.PairwiseBinaryMaxFlow, (3,), "maxflow"),
-    ],
-)
-def test_a_missing_library_is_named(monkeypatch, solver, arguments, missing):
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r"needs (SciPy|PyMaxflow).*pip install tf_direct_opt\["):
-        solver(*arguments)
+    ):
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(ImportError, match=r"needs (SciPy|PyM).*pip install tf_direct_opt\["):
+            solver(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
+def test_bad_arguments_are_refused():
+    for make, message in (
         (lambda: solvers.TopK(-1), "`k` to be an integer of at least 0; received -1"),
         (lambda: solvers.TopK(2.0), "`k` to be an integer of at least 0; received 2.0"),
         (lambda: solvers.Chain(0, 2), "`length` to be an integer of at least 1; received 0"),
         (lambda: solvers.Chain(2, True), "`num_categories` to be .* received True"),
         (lambda: solvers.SpanningTree(0), "`num_nodes` to be an integer of at least 1"),
         (lambda: solvers.PairwiseBinary(0), "`num_variables` .* from 1 to 20.*received 0"),
-        (
-            lambda: solvers.PairwiseBinary(21),
-            "`num_variables` .* received 21.*MaxFlow .*MILP",
-        ),
+        (lambda: solvers.PairwiseBinary(21), "`num_variables` .* received 21.*MaxFlow .*MILP"),
         (lambda: solvers.PairwiseBinaryMaxFlow(0), "`num_variables` to be an integer of at least"),
         (lambda: solvers.PairwiseBinaryMILP("3"), "`num_variables` to be .* received '3'"),
-    ],
-)
-def test_bad_arguments_are_refused(make, message):
-    with pytest.raises(ValueError, match=f"Expected {message}"):
-        make()
+    ):
+        with pytest.raises(ValueError, match=f"Expected {message}"):
+            make()
 
 
 def test_get_by_name_or_callable():
