@@ -7,6 +7,7 @@ model without couplings: the control. Results go to --output_dir; the last line 
 with the figures of the test images.
 """
 
+import importlib.util
 import json
 
 import experiment
@@ -81,6 +82,10 @@ def prepare() -> experiment.Run:
         raise ValueError(
             "Expected --nonnegative couplings with --solver=maxflow. Please give "
             "--solver=enumerate or --solver=milp for couplings of any sign."
+        )
+    if FLAGS.solver == "maxflow" and importlib.util.find_spec("maxflow") is None:
+        raise ValueError(
+            "Expected PyMaxflow with --solver=maxflow. Please run: python -m pip install PyMaxflow"
         )
     if FLAGS.solver != "enumerate" and FLAGS.jit_compile:
         raise ValueError(

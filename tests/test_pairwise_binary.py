@@ -71,7 +71,7 @@ def test_twenty_variables_are_enumerated_in_chunks():
 def test_wrong_scores_of_configurations_are_refused():
     with pytest.raises(ValueError, match=r"\[batch, 6\] for configuration_scores; .*\(2, 5\)"):
         pairwise_binary.configuration_scores(tf.zeros([2, 5]), 3)
-    with pytest.raises(ValueError, match="from 1 to 20.*received 21"):
+    with pytest.raises(ValueError, match=r"from 1 to 20.*received 21"):
         pairwise_binary.configuration_scores(tf.zeros([2, 231]), 21)
 
 

@@ -9,10 +9,11 @@ from tf_direct_opt.estimators.direct import WARMUP_STEPS
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import pairwise_binary
-from tf_direct_opt.types import Solver
 
 SOLVERS = {
     "enumerate": solvers.PairwiseBinary,
+    "maxflow": solvers.PairwiseBinaryMaxFlow,
+    "milp": solvers.PairwiseBinaryMILP,
 }
 
 PERTURBATIONS = ("unary", "all", "configurations")
@@ -44,7 +45,9 @@ class StructuredDirect(Estimator):
     Args:
         num_variables: n.
         solver: "enumerate" (n <= 20), "maxflow" (couplings >= 0), "milp", or a callable scores ->
-            statistics with the contract of `solvers.base`. Without couplings nothing is solved.
+            statistics with the contract of `solvers.base`.
+        couplings: False for independent variables, potentials [B, n]: then the solver has nothing
+            to do, and any n will do.
         perturbation: one of the three above.
         epsilon: number or schedule, in 1/nats; by default 1 for 5000 steps, then 0.1.
         difference: "toward_better", "away_from_worse" or "central".
@@ -70,6 +73,7 @@ class StructuredDirect(Estimator):
         self,
         num_variables,
         solver="enumerate",
+        couplings=True,
         perturbation="unary",
         epsilon=None,
         difference="toward_better",
@@ -104,20 +108,24 @@ class StructuredDirect(Estimator):
             )
         self.num_variables = num_variables
         self.solver = solver
+        self.couplings = couplings
         self.perturbation = perturbation
         self.epsilon = schedules.get(epsilon, "epsilon")
         self.difference = difference
-        self.solve = solver if callable(solver) else SOLVERS[solver](num_variables)
+        if not couplings:
+            self.solve = _independent
+        else:
+            self.solve = solver if callable(solver) else SOLVERS[solver](num_variables)
         self.supports_jit = solvers.supports_jit(self.solve)
         self.report = Means(["epsilon", "flip_rate"])
 
     def build(self, potentials_shape):
         n = self.num_variables
-        sizes = (n, pairwise_binary.num_statistics(n))
-        if len(potentials_shape) != 2 or potentials_shape[1] not in sizes:
+        size = pairwise_binary.num_statistics(n) if self.couplings else n
+        if len(potentials_shape) != 2 or potentials_shape[1] != size:
             raise ValueError(
-                f"Expected potentials [B, {sizes[1]}], or [B, {n}] without couplings, of {n} "
-                f"variables; received shape {tuple(potentials_shape)}."
+                f"Expected potentials [B, {size}] of {n} variables with couplings="
+                f"{self.couplings}; received shape {tuple(potentials_shape)}."
             )
         self.built = True
 
@@ -137,13 +145,13 @@ class StructuredDirect(Estimator):
         scores, statistics, solver = self._perturb(potentials, self.seeds.next())
         loss, flips = tables.single_flips(loss_fn, self._code(statistics))
         unary_table = flips[..., 1] - flips[..., 0]
-        pairs = potentials.shape[1] - self.num_variables
+        num_pairs = potentials.shape[1] - self.num_variables
         loss, slope = direct.loss_with_difference(
             loss,
             potentials,
             scores,
             statistics,
-            tf.pad(unary_table, [[0, 0], [0, pairs]]),
+            tf.pad(unary_table, [[0, 0], [0, num_pairs]]),
             epsilon,
             solver,
             self.difference,
@@ -157,8 +165,8 @@ class StructuredDirect(Estimator):
         potentials: tf.Tensor,  # [B, d]
     ) -> tf.Tensor:
         """The configuration of the highest potential, as one-hots [B, n, 2]."""
-        solver = self._solver(potentials)
-        return self._code(perturbed_argmax(potentials, tf.zeros_like(potentials), solver)[1])
+        noise = tf.zeros_like(potentials)
+        return self._code(perturbed_argmax(potentials, noise, self.solve)[1])
 
     def draw(
         self,
@@ -171,9 +179,8 @@ class StructuredDirect(Estimator):
     def _perturb(self, potentials, seed):
         """`(scores, statistics of z*, solver)`: the same solver on other scores gives z*(eps)."""
         batch, size = tf.shape(potentials)[0], potentials.shape[1]
-        n, solver = self.num_variables, self._solver(potentials)
-        coupled = size > n
-        if self.perturbation == "configurations" and coupled:
+        n, solver = self.num_variables, self.solve
+        if self.perturbation == "configurations" and self.couplings:
             solver = _PerturbedEnumeration(n, sample_gumbel([batch, 2**n], seed))
             noise = tf.zeros([batch, size])
         elif self.perturbation == "all":
@@ -184,10 +191,6 @@ class StructuredDirect(Estimator):
             noise = tf.pad(noise, [[0, 0], [0, size - n]])
         return *perturbed_argmax(potentials, noise, solver), solver
 
-    def _solver(self, potentials) -> Solver:
-        coupled = potentials.shape[1] > self.num_variables
-        return self.solve if coupled else _independent
-
     def _code(self, statistics):
         bits = statistics[:, : self.num_variables]
         return tf.stack([1.0 - bits, bits], axis=-1)
@@ -197,6 +200,7 @@ class StructuredDirect(Estimator):
             **super().get_config(),
             "num_variables": self.num_variables,
             "solver": self.solver,
+            "couplings": self.couplings,
             "perturbation": self.perturbation,
             "epsilon": schedules.serialize(self.epsilon),
             "difference": self.difference,

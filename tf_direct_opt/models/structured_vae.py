@@ -137,7 +137,13 @@ class StructuredVAE(VAE):
         self.structure = structure
         self.nonnegative = nonnegative
         self.estimator = StructuredDirect(
-            num_variables, solver, perturbation, epsilon, difference, seed
+            num_variables,
+            solver,
+            structure == "pairwise",
+            perturbation,
+            epsilon,
+            difference,
+            seed,
         )
 
     @property
