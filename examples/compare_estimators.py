@@ -3,11 +3,13 @@
     python examples/compare_estimators.py --flagfile=flags/figure1.flags --output_dir=runs/figure1
 
 Every cell of the grid is a run of train_vae.py in a folder of its own, with the schedules that
-presets.py has for its estimator; flags that are given hold for all of them. Given the same
---output_dir again, finished cells are kept and a cut one goes on where it was.
+presets.py has for its estimator; flags that are given hold for all of them. All cells get --epochs
+epochs or, where a budget is given, as many as spend it: decoder evaluations an image, or CPU
+seconds. Given the same --output_dir again, finished cells are kept and a cut one goes on where it
+was.
 
-Into --output_dir: comparison.csv, one row for each epoch of each cell, with figures of the test
-images; and for each data set comparison_<data set>.png, drawn by plot_comparison.py. The last
+Into --output_dir: comparison.csv, one row for each evaluation of each cell, with figures of the
+test images; and for each data set comparison_<data set>.png, drawn by plot_comparison.py. The last
 line printed is JSON with the last figures, mean and spread over the seeds.
 """
 
@@ -20,6 +22,7 @@ import statistics
 
 import data
 import experiment
+import presets
 import train_vae
 from absl import app, flags
 from absl.testing import flagsaver
@@ -35,8 +38,11 @@ _SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds.")
 _EVALUATIONS = flags.DEFINE_integer(
     "decoder_evaluations",
     None,
-    "Budget an image; every estimator gets the epochs that spend it [--epochs for all].",
+    "Budget of every cell, an image.",
     lower_bound=1,
+)
+_CPU_SECONDS = flags.DEFINE_float(
+    "cpu_seconds", None, "Budget of every cell; what an epoch takes is measured.", lower_bound=1.0
 )
 _LIMITS = flags.DEFINE_string(
     "limits", None, "Output of benchmarks/em_limit.py, drawn as lines into the plots."
@@ -44,7 +50,7 @@ _LIMITS = flags.DEFINE_string(
 flags.adopt_module_key_flags(train_vae)
 
 COLUMNS = (
-    "dataset", "num_variables", "k", "estimator", "seed", "epoch", "seconds",
+    "dataset", "num_variables", "k", "estimator", "seed", "epoch", "cpu_seconds",
     "decoder_evaluations", "negative_elbo", "bound", "kl_weight", "epsilon", "temperature",
 )  # fmt: skip
 
@@ -92,8 +98,14 @@ def cell_flags(cell: dict):
     """The flags of train_vae.py are those of the cell for a while."""
     changes = {**cell, "watch": "test", "resume": True}
     changes["output_dir"] = str(pathlib.Path(FLAGS.output_dir) / name_of(cell))
-    if _EVALUATIONS.value is not None:
-        changes["epochs"] = max(round(_EVALUATIONS.value / decoder_evaluations(cell)), 1)
+    if _EVALUATIONS.value or _CPU_SECONDS.value:
+        if _EVALUATIONS.value:
+            epochs = _EVALUATIONS.value / decoder_evaluations(cell)
+        else:
+            epochs = _CPU_SECONDS.value / cpu_seconds_an_epoch(cell)
+        # About ten evaluations each, whatever the number of epochs; the last is at the end.
+        changes["watch_every"] = max(round(epochs / 10), 1)
+        changes["epochs"] = max(round(epochs / changes["watch_every"]), 1) * changes["watch_every"]
     with flagsaver.flagsaver(**changes):
         yield
 
@@ -113,6 +125,25 @@ def decoder_evaluations(cell: dict) -> float:
     return decoder_evaluations(estimator, FLAGS.num_variables, cell["k"], FLAGS.batch_size)
 
 
+def cpu_seconds_an_epoch(cell: dict) -> float:
+    """What an epoch of the cell's estimator takes; measured once, then read from a file."""
+    from tf_direct_opt.files import replacing
+
+    path = pathlib.Path(FLAGS.output_dir) / "cpu_seconds.json"
+    measured = json.loads(path.read_text()) if path.exists() else {}
+    name = "{dataset}-k{k}-{estimator}".format(**cell)
+    if name not in measured:
+        import training
+
+        with flagsaver.flagsaver(**cell):
+            presets.apply()
+            measured[name] = training.cpu_seconds_an_epoch(train_vae.build_model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(measured, indent=2) + "\n")
+    return measured[name]
+
+
 def rows_of(cell: dict) -> list[dict]:
     """The rows of a finished cell in the table."""
     directory = pathlib.Path(FLAGS.output_dir) / name_of(cell)
@@ -120,9 +151,11 @@ def rows_of(cell: dict) -> list[dict]:
     evaluations, seconds, rows = decoder_evaluations(cell), 0.0, []
     with (directory / "history.csv").open(newline="") as file:
         for epoch, history in enumerate(csv.DictReader(file), 1):
-            seconds += float(history["seconds"])
+            seconds += float(history["cpu_seconds"])
+            if not history["val_loss"]:  # No evaluation after this epoch.
+                continue
             row = {**cell, "num_variables": FLAGS.num_variables, "epoch": epoch}
-            row["seconds"] = f"{seconds:.1f}"
+            row["cpu_seconds"] = f"{seconds:.1f}"
             row["decoder_evaluations"] = f"{epoch * evaluations:g}"
             row["negative_elbo"] = f"{float(history['val_loss']):.2f}"
             row["bound"] = f"{float(history[f'val_{bound}']):.2f}"
@@ -165,6 +198,8 @@ def main(argv):
         experiment.refuse_arguments(argv)
         if FLAGS.output_dir is None:
             raise ValueError("Expected --output_dir, the folder of the comparison; received none.")
+        if _EVALUATIONS.value and _CPU_SECONDS.value:
+            raise ValueError("Expected one of --decoder_evaluations and --cpu_seconds, not both.")
         cells = grid()
         for cell in cells:  # Mistakes are answered before hours of training.
             with cell_flags(cell):
@@ -183,7 +218,9 @@ def main(argv):
             rows += rows_of(cell)
             write_table(rows)
         limits = pathlib.Path(_LIMITS.value) if _LIMITS.value else None
-        across = ["epoch" if _EVALUATIONS.value is None else "decoder_evaluations", "seconds"]
+        across = ["epoch", "cpu_seconds"]
+        if _EVALUATIONS.value or _CPU_SECONDS.value:
+            across = ["decoder_evaluations" if _EVALUATIONS.value else "cpu_seconds"]
         plot_comparison.draw_all(rows, limits, across, pathlib.Path(FLAGS.output_dir))
     print(json.dumps(summary(rows)))
 

@@ -35,8 +35,8 @@ flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "tf.distribute str
 flags.DEFINE_enum(
     "dtype_policy", "float32", ["float32", "mixed_float16", "mixed_bfloat16"], "Keras' policy."
 )
-flags.DEFINE_enum("watch", "valid", ["valid", "test"], "Images evaluated after every epoch.")
-flags.DEFINE_integer("watch_images", None, "How many of them, the first ones [all].", 1)
+flags.DEFINE_enum("watch", "valid", ["valid", "test"], "Images evaluated while training.")
+flags.DEFINE_integer("watch_every", 1, "Epochs from one such evaluation to the next.", 1)
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 a line an epoch.", 0, 2)
 
 # Flags that say where to run, not what: they may change when a run is resumed.

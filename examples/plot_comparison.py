@@ -4,7 +4,7 @@
         --limits=benchmarks/results/em_limit.jsonl --output_dir=benchmarks/results
 
 One picture for each data set and number of variables: the loss of the test images against epochs,
-or decoder evaluations, and against seconds; a panel for each K. A line is the mean over the seeds,
+or decoder evaluations, and against CPU seconds; a panel for each K. A line is the mean over the seeds,
 the band their range, and the legend names the schedules that were used.
 """
 
@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 
 _TITLES = {
     "epoch": "epoch",
-    "seconds": "seconds of training",
+    "cpu_seconds": "CPU seconds of training",
     "decoder_evaluations": "decoder evaluations an image",
 }
 
@@ -144,6 +144,6 @@ def main(argv):
 if __name__ == "__main__":
     _TABLE = flags.DEFINE_string("table", None, "comparison.csv.", required=True)
     _LIMITS = flags.DEFINE_string("limits", None, "Output of benchmarks/em_limit.py.")
-    _ACROSS = flags.DEFINE_list("across", ["epoch", "seconds"], "Abscissas.")
+    _ACROSS = flags.DEFINE_list("across", ["epoch", "cpu_seconds"], "Abscissas.")
     _OUTPUT_DIR = flags.DEFINE_string("output_dir", ".", "Folder of the pictures.")
     app.run(main)

@@ -7,13 +7,15 @@ from absl import flags
 
 FLAGS = flags.FLAGS
 
-# Of all epochs, how many are the first phase.
+# `warmup` is the share of all epochs that the first phase takes.
 _TWO_PHASE = {"kl_schedule": "two_phase", "warmup": 1 / 3}
 _ANNEALED = {"kl_schedule": "annealed", "kl_weight_first": 10.0, "warmup": 1 / 2}
+_COOLED = {**_ANNEALED, "temperature": 1.0, "temperature_rate": 3e-4, "temperature_final": 0.1}
 
 PRESETS = {
     "direct": _TWO_PHASE,
-    "exact": _ANNEALED,
+    "gumbel_softmax": _COOLED,
+    "imle": _TWO_PHASE,
     "structured_direct": _TWO_PHASE,
 }
 

@@ -45,25 +45,11 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
     directory = run.directory
     remove_temporaries(directory)
     images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
-    keras.utils.set_random_seed(FLAGS.seed)
-    if FLAGS.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(FLAGS.dtype_policy)
-    steps = _steps_an_epoch(images)
-    with _strategy().scope():
-        model = build_model(steps)
-        model.compile(
-            optimizer=keras.optimizers.Adam(_learning_rate(steps)),
-            jit_compile=_jit_compile(),
-            steps_per_execution=FLAGS.steps_per_execution,
-        )
-        model.build((None, *images.image_shape))
-        model.optimizer.build(model.trainable_variables)
+    model, steps = _compiled(build_model, images)
     checkpoint = Checkpoint(directory / "checkpoints")
     initial_epoch = checkpoint.restore(model) if FLAGS.resume else 0
     if initial_epoch:
         experiment.say(f"Resumed after epoch {initial_epoch} of {FLAGS.epochs}.")
-    watched = getattr(images, FLAGS.watch)[: FLAGS.watch_images]
     history = History(directory / "history.csv", initial_epoch)
     with _divergence_explained():
         model.fit(
@@ -74,7 +60,8 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
             epochs=FLAGS.epochs,
             steps_per_epoch=steps,
             shuffle=False,
-            validation_data=batches.evaluation_batches(watched),
+            validation_data=batches.evaluation_batches(getattr(images, FLAGS.watch)),
+            validation_freq=FLAGS.watch_every,
             verbose=FLAGS.verbose,
             # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
             callbacks=[
@@ -96,8 +83,50 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
     }
 
 
+def cpu_seconds_an_epoch(build_model: Callable[[int], keras.Model]) -> float:
+    """CPU seconds that training takes an epoch: those of the second of two, which are not kept."""
+    images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+    model, steps = _compiled(build_model, images)
+    for epoch in range(2):  # The first one is traced.
+        start = time.process_time()
+        model.fit(
+            batches.training_batches(images.train, FLAGS.batch_size, FLAGS.seed, epoch, epoch + 1),
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+        )
+        seconds = time.process_time() - start
+    keras.backend.clear_session()
+    return seconds
+
+
+def _compiled(
+    build_model: Callable[[int], keras.Model], images: data.Images
+) -> tuple[keras.Model, int]:
+    """The model with its optimizer, both built, and the steps of an epoch."""
+    keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(FLAGS.dtype_policy)
+    steps = _steps_an_epoch(images)
+    with _strategy().scope():
+        model = build_model(steps)
+        model.compile(
+            optimizer=keras.optimizers.Adam(_learning_rate(steps)),
+            jit_compile=_jit_compile(),
+            steps_per_execution=FLAGS.steps_per_execution,
+        )
+        model.build((None, *images.image_shape))
+        model.optimizer.build(model.trainable_variables)
+    return model, steps
+
+
 class History(keras.callbacks.Callback):
-    """One row of figures an epoch, with the seconds of its training part, kept as a CSV file."""
+    """One row of figures an epoch, kept as a CSV file.
+
+    `seconds` and `cpu_seconds` are those of the epoch's training part: on a clock, and as the
+    process used them on all cores together, which other work on the machine leaves alone.
+    """
 
     def __init__(self, path: pathlib.Path, initial_epoch: int):
         super().__init__()
@@ -108,19 +137,26 @@ class History(keras.callbacks.Callback):
                 self.rows = list(csv.DictReader(file))[:initial_epoch]
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._start = time.perf_counter()
-        self._seconds = None
+        self._start = _clocks()
+        self._stop = None
 
     def on_test_begin(self, logs=None):
-        self._seconds = time.perf_counter() - self._start
+        self._stop = _clocks()
 
     def on_epoch_end(self, epoch, logs=None):
-        seconds = self._seconds or time.perf_counter() - self._start
-        self.rows.append({"epoch": epoch, "seconds": seconds, **logs})
+        stop = _clocks() if self._stop is None else self._stop
+        seconds, cpu_seconds = stop - self._start
+        self.rows.append({"epoch": epoch, "seconds": seconds, "cpu_seconds": cpu_seconds, **logs})
+        # Epochs without an evaluation leave its columns empty.
+        columns = {name: None for row in self.rows for name in row}
         with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def _clocks() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 @contextlib.contextmanager

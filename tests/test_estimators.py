@@ -157,7 +157,7 @@ class TestDisARM(Unbiased):
 
 
 class TestREBAR(Unbiased):
-    configs = ({}, {"temperature": 2.0})
+    configs = ({}, {"initial_temperature": 2.0})
     sizes = ((1, 2), (3, 2))
     draws = 50_000
 
@@ -206,8 +206,8 @@ class TestREBAR(Unbiased):
         assert after < 0.9 * before
 
     def test_bad_arguments_are_refused(self):
-        with pytest.raises(ValueError, match="Expected `temperature` to be positive"):
-            self.make(temperature=0.0)
+        with pytest.raises(ValueError, match="Expected `initial_temperature` to be positive"):
+            self.make(initial_temperature=0.0)
         with pytest.raises(ValueError, match="Expected binary variables"):
             self.make()(tf.zeros([2, 3]), loss_fn=lambda codes: codes, training=True)
 

@@ -153,7 +153,7 @@ def test_without_couplings_it_is_the_discrete_vae():
         got = model.kl_and_probabilities(potentials)
         np.testing.assert_allclose(got[0], kl, atol=1e-4)
         np.testing.assert_allclose(got[1], probabilities, atol=1e-5)
-        loss_fn = model._make_loss_fn(stripes(), training=False)
+        loss_fn = model.make_loss_fn(stripes(), training=False)
         figures = model.evaluation(potentials, loss_fn)
         reconstruction = np.mean(figures["reconstruction"])
         assert reconstruction == pytest.approx(expected["reconstruction"], rel=1e-4)

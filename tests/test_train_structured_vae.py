@@ -11,7 +11,7 @@ from test_train_vae import KILLER, ROOT, assert_same_end, run
 
 PROGRAM = ("examples/train_structured_vae.py",)
 SMALL = (
-    "--n=5", "--epochs=4", "--warmup_epochs=2", "--hidden_units=16", "--watch_images=50",
+    "--n=5", "--epochs=4", "--warmup_epochs=2", "--hidden_units=16", "--watch_every=2",
     "--verbose=0", "--deterministic",
 )  # fmt: skip
 
@@ -85,7 +85,7 @@ def test_flagfiles_are_read_and_compare_like_with_like():
         (["--solver=maxflow", "--perturbation=all"], "Expected --perturbation=unary with"),
         (["--solver=maxflow", "--nononnegative"], "Expected --nonnegative couplings"),
         (["--solver=milp", "--jit_compile"], "Expected --nojit_compile"),
-        (["--watch_images=0"], "watch_images"),
+        (["--watch_every=0"], "watch_every"),
     ],
 )
 def test_bad_command_line_is_one_clear_error_within_five_seconds(arguments, message):

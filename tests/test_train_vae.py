@@ -82,6 +82,7 @@ def assert_same_end(folder, other):
     histories = [rows_of(run) for run in (folder, other)]
     for row in (*histories[0], *histories[1]):
         assert float(row.pop("seconds")) > 0
+        assert float(row.pop("cpu_seconds")) > 0
     assert histories[0] == histories[1]
 
 

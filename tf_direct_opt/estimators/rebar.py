@@ -24,7 +24,7 @@ class REBAR(Estimator):
     Bias: none. Decoder evaluations: two an example, one with gradient towards the decoder.
 
     Args:
-        temperature: first temperature of the control, positive.
+        initial_temperature: first temperature of the control, positive.
         seed: integer seed of the noise; None draws one.
 
     References:
@@ -32,17 +32,17 @@ class REBAR(Estimator):
         estimates for discrete latent variable models", NeurIPS 2017; its appendix ties the noise.
     """
 
-    def __init__(self, temperature=0.5, seed=None, **kwargs):
+    def __init__(self, initial_temperature=0.5, seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
-        if not temperature > 0:
-            raise ValueError(f"Expected `temperature` to be positive; received {temperature!r}.")
-        self.temperature = temperature
+        if not initial_temperature > 0:
+            raise ValueError(f"Expected `initial_temperature` to be positive; received {initial_temperature!r}.")
+        self.initial_temperature = initial_temperature
 
     def build(self, logits_shape):
         super().build(logits_shape)
         check_binary(logits_shape)
         self.log_temperature = self.add_weight(
-            initializer=keras.initializers.Constant(math.log(self.temperature)),
+            initializer=keras.initializers.Constant(math.log(self.initial_temperature)),
             name="log_temperature",
         )
         self.scale = self.add_weight(initializer="ones", name="scale")
@@ -90,4 +90,4 @@ class REBAR(Estimator):
         return attach_slope(loss + tuning, logits, tf.stack([-towards_one, towards_one], axis=-1))
 
     def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}
+        return {**super().get_config(), "initial_temperature": self.initial_temperature}

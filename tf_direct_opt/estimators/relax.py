@@ -14,7 +14,7 @@ class RELAX(REBAR):
     one with gradient towards the decoder.
 
     Args:
-        temperature: first temperature of the control, positive.
+        initial_temperature: first temperature of the control, positive.
         hidden_units: width of the hidden layer of r.
         seed: integer seed of the noise; None draws one.
 
@@ -23,8 +23,8 @@ class RELAX(REBAR):
         control variates for black-box gradient estimation", ICLR 2018.
     """
 
-    def __init__(self, temperature=0.5, hidden_units=200, seed=None, **kwargs):
-        super().__init__(temperature, seed, **kwargs)
+    def __init__(self, initial_temperature=0.5, hidden_units=200, seed=None, **kwargs):
+        super().__init__(initial_temperature, seed, **kwargs)
         if not isinstance(hidden_units, int) or hidden_units < 1:
             raise ValueError(
                 f"Expected `hidden_units` to be an integer of at least 1; received "

@@ -165,7 +165,7 @@ class VAE(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         del y
         parameters = y_pred[self.posterior]
-        loss_fn = self._make_loss_fn(x, training)
+        loss_fn = self.make_loss_fn(x, training)
         kl, probabilities = self.kl_and_probabilities(parameters)
         if training:
             step = self.optimizer.iterations
@@ -218,7 +218,8 @@ class VAE(keras.Model):
         flat = tf.reshape(codes, [-1, self.num_variables * self.num_categories])
         return tf.reshape(self.decoder(flat, training=training), [*outer, self.num_pixels])
 
-    def _make_loss_fn(self, images, training):
+    def make_loss_fn(self, images, training=False):
+        """The loss of codes [S, M, N, K] for these images, as `types.LossFn`."""
         flat = tf.reshape(images, [-1, self.num_pixels])
         return lambda codes: losses.bernoulli_nll(flat, self._pixel_logits(codes, training))
 

@@ -1,0 +1,225 @@
+"""Bias, variance and direction of every estimator's gradient against the exact one.
+
+    python examples/gradient_quality.py --k=10 --output_dir=runs/quality_k10
+    python examples/gradient_quality.py --k=2 --num_variables=8 --output_dir=runs/quality_binary
+
+A discrete VAE, as initialised and after --epochs epochs of training, gives two encoders and
+decoders. On one batch of images the gradient of E_q f towards the encoder's weights is computed
+exactly, by enumeration of all K^N codes, and drawn --draws times from every estimator that the
+shape allows, over a grid of its epsilon, temperature or number of samples.
+
+Into --output_dir: gradient_quality.csv and .png. All figures are relative to the norm of the exact
+gradient: bias, standard deviation of a draw, the same at the price of one decoder evaluation an
+image (a deviation falls with the root of what is averaged), and the mean cosine.
+"""
+
+import csv
+import itertools
+import json
+import math
+import pathlib
+
+import data
+import experiment
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+_K = flags.DEFINE_integer("k", 10, "Categories a variable.", lower_bound=2)
+_NUM_VARIABLES = flags.DEFINE_integer("num_variables", 1, "Variables.", lower_bound=1)
+_DRAWS = flags.DEFINE_integer("draws", 400, "Draws of every estimator.", lower_bound=2)
+
+MAX_CODES = 4096
+TUNING_STEPS = 300
+_EPSILONS = {"epsilon": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)}
+_TEMPERATURES = {"temperature": (0.1, 0.3, 1.0, 3.0)}
+GRID = (
+    ("direct", {"difference": ("toward_better", "central"), **_EPSILONS}),
+    ("imle", _EPSILONS),
+    ("gumbel_softmax", _TEMPERATURES),
+    ("straight_through", _TEMPERATURES),
+    ("score_function", {"num_samples": (2, 4, 16)}),
+    ("exact", {}),
+    ("local_expectation", {}),
+    ("disarm", {}),
+    ("rebar", {}),
+    ("relax", {}),
+)
+BINARY = ("disarm", "rebar", "relax")
+
+
+def settings():
+    """Name and arguments of every estimator of the grid that the shape allows."""
+    for name, grid in GRID:
+        if (name in BINARY and _K.value != 2) or (name == "exact" and _NUM_VARIABLES.value != 1):
+            continue
+        for values in itertools.product(*grid.values()):
+            yield name, dict(zip(grid, values, strict=True))
+
+
+def exact_gradient(model, images):
+    """Gradient of the batch's mean E_q f towards the encoder's weights, over all codes: [W]."""
+    import tensorflow as tf
+
+    codes = list(itertools.product(range(model.num_categories), repeat=model.num_variables))
+    codes = tf.one_hot(codes, model.num_categories)  # [K^N, N, K]
+    losses = model.make_loss_fn(images)(codes[tf.newaxis])  # [B, K^N]
+    with tf.GradientTape() as tape:
+        log_posterior = tf.einsum("mnk,bnk->bm", codes, tf.nn.log_softmax(model(images)["logits"]))
+        mean = tf.reduce_mean(tf.reduce_sum(tf.exp(log_posterior) * losses, axis=1))
+    return _flat(tape.gradient(mean, model.encoder.trainable_variables))
+
+
+def drawn_gradients(model, images, estimator, draws: int):
+    """Draws of the estimator's gradient towards the encoder's weights: [draws, W]."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    loss_fn = model.make_loss_fn(images)
+
+    @tf.function
+    def draw(network):
+        with tf.GradientTape() as tape:
+            logits = model(images)["logits"]
+            loss = tf.reduce_mean(estimator(logits, loss_fn=loss_fn, training=True))
+        return tape.gradient(loss, network.trainable_variables)
+
+    if estimator.trainable_variables:  # A control variate of its own is tuned beforehand.
+        optimizer = keras.optimizers.Adam(3e-3)
+        for _ in range(TUNING_STEPS):
+            optimizer.apply(draw(estimator), estimator.trainable_variables)
+    return np.stack([_flat(draw(model.encoder)) for _ in range(draws)])
+
+
+def _flat(gradients):
+    import numpy as np
+
+    return np.concatenate([np.ravel(gradient) for gradient in gradients]).astype(np.float64)
+
+
+def quality(samples, exact) -> dict:
+    """Relative bias, deviation and cosine of drawn gradients [R, W] against the exact one [W]."""
+    import numpy as np
+
+    norm = np.linalg.norm(exact)
+    mean = samples.mean(axis=0)
+    variance = np.sum(samples.var(axis=0, ddof=1))
+    # The mean of R draws is off by the bias and, on average, by variance / R.
+    squared_bias = max(np.sum((mean - exact) ** 2) - variance / len(samples), 0.0)
+    lengths = np.maximum(np.linalg.norm(samples, axis=1), 1e-30)
+    return {
+        "bias": math.sqrt(squared_bias) / norm,
+        "bias_error": math.sqrt(variance / len(samples)) / norm,
+        "deviation": math.sqrt(variance) / norm,
+        "cosine": float(np.mean(samples @ exact / lengths / norm)),
+    }
+
+
+def measure(model, images, stage: str) -> list[dict]:
+    """A row for every estimator and setting."""
+    from evaluations import decoder_evaluations
+
+    import tf_direct_opt as tdo
+
+    exact = exact_gradient(model, images)
+    rows = []
+    for name, arguments in settings():
+        estimator = tdo.estimators.get(name, seed=FLAGS.seed, **arguments)
+        estimator.build((None, model.num_variables, model.num_categories))
+        cost = decoder_evaluations(
+            estimator, model.num_variables, model.num_categories, len(images)
+        )
+        row = quality(drawn_gradients(model, images, estimator, _DRAWS.value), exact)
+        row["deviation_an_evaluation"] = row["deviation"] * math.sqrt(cost)
+        difference = arguments.pop("difference", None)
+        setting = "".join(f"{key}={value:g}" for key, value in arguments.items())
+        label = f"{name} {difference}" if difference else name
+        figures = {key: f"{value:.3g}" for key, value in row.items()}
+        rows.append(
+            {"model": stage, "estimator": label, "setting": setting}
+            | {"decoder_evaluations": f"{cost:g}", **figures}
+        )
+    return rows
+
+
+def plot(rows: list[dict]):
+    """Deviation at one decoder evaluation against bias, and cosine; a column for each model."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # No display is needed.
+    import matplotlib.pyplot as plt
+
+    stages = list(dict.fromkeys(row["model"] for row in rows))
+    names = list(dict.fromkeys(row["estimator"] for row in rows))
+    figure, axes = plt.subplots(2, len(stages), figsize=(5 * len(stages), 9), squeeze=False)
+    floor = 1e-3
+    for column, stage in enumerate(stages):
+        for name in names:
+            of = [row for row in rows if (row["model"], row["estimator"]) == (stage, name)]
+            # A bias within the error of its measurement is shown as that error.
+            bias = [max(float(row["bias"]), float(row["bias_error"]), floor) for row in of]
+            cosine = [float(row["cosine"]) for row in of]
+            deviation = [max(float(row["deviation_an_evaluation"]), floor) for row in of]
+            for panel, values in zip(axes[:, column], (deviation, cosine), strict=True):
+                panel.plot(bias, values, marker="o", markersize=4, label=name)
+                for row, x, y in zip(of, bias, values, strict=True):
+                    text = row["setting"].partition("=")[2]
+                    panel.annotate(text, (x, y), fontsize=6, textcoords="offset points", xytext=(3, 3))
+        axes[0, column].set(
+            title=stage, xscale="log", yscale="log", ylabel="deviation at one decoder evaluation"
+        )
+        axes[1, column].set(xscale="log", xlabel="bias", ylabel="cosine with the exact gradient")
+    axes[0, 0].legend(fontsize="x-small")
+    figure.tight_layout()
+    return figure
+
+
+def main(argv):
+    with experiment.input_errors():
+        experiment.refuse_arguments(argv)
+        if FLAGS.output_dir is None:
+            raise ValueError("Expected --output_dir, the folder of the results; received none.")
+        if _K.value**_NUM_VARIABLES.value > MAX_CODES:
+            raise ValueError(
+                f"Expected at most {MAX_CODES} codes for the exact gradient; received --k="
+                f"{_K.value} and --num_variables={_NUM_VARIABLES.value}, which make "
+                f"{_K.value**_NUM_VARIABLES.value}."
+            )
+        data.require_prepared(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+        import keras
+        import tensorflow as tf
+
+        import tf_direct_opt as tdo
+        from tf_direct_opt.files import replacing
+
+        images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+        keras.utils.set_random_seed(FLAGS.seed)
+        model = tdo.models.DiscreteVAE(
+            num_variables=_NUM_VARIABLES.value,
+            num_categories=_K.value,
+            epsilon=0.1,
+            kl_weight=1.0,
+            seed=FLAGS.seed,
+        )
+        model.compile(keras.optimizers.Adam(1e-3))
+        train = tf.cast(images.train, tf.float32)
+        model.build(train.shape)
+        batch = train[: FLAGS.batch_size]
+        rows = measure(model, batch, "untrained")
+        model.fit(train, batch_size=100, epochs=FLAGS.epochs, verbose=0)
+        rows += measure(model, batch, "trained")
+        directory = pathlib.Path(FLAGS.output_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "gradient_quality.csv"
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        with replacing(path.with_suffix(".png")) as temporary:
+            plot(rows).savefig(temporary, dpi=80)
+    print(json.dumps({"settings": len(rows), "table": str(path)}))
+
+
+if __name__ == "__main__":
+    app.run(main)

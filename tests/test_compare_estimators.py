@@ -1,0 +1,220 @@
+"""The comparison as its users see it: a grid in one process, cut and gone on with, a table."""
+
+import csv
+import json
+import signal
+import textwrap
+import time
+
+import numpy as np
+import plot_comparison
+import pytest
+import tensorflow as tf
+from evaluations import decoder_evaluations
+from test_train_vae import run, start
+
+from tf_direct_opt import estimators
+
+PROGRAM = ("examples/compare_estimators.py",)
+GRID = (
+    "--ks=3", "--estimators=direct,gumbel_softmax", "--seeds=1,2", "--epochs=3",
+    "--hidden_units=16", "--verbose=0",
+)  # fmt: skip
+
+
+def rows_of(folder):
+    with (folder / "comparison.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole comparison, with the EM limit in its plots, and the JSON line it ended with."""
+    folder = tmp_path_factory.mktemp("comparison")
+    limits = folder / "limits.jsonl"
+    limits.write_text('{"dataset": "digits", "num_categories": 3, "test_nll": 24.9}\n')
+    code, out, err = run(*GRID, f"--limits={limits}", f"--output_dir={folder}/a", program=PROGRAM)
+    assert code == 0, err
+    return folder / "a", json.loads(out.splitlines()[-1])
+
+
+def test_table_summary_and_picture(finished):
+    folder, summary = finished
+    rows = rows_of(folder)
+    cells = [(row["estimator"], row["seed"], row["epoch"]) for row in rows]
+    assert cells == [
+        (estimator, seed, epoch)
+        for estimator in ("direct", "gumbel_softmax")
+        for seed in "12"
+        for epoch in "123"
+    ]
+    assert {row["decoder_evaluations"] for row in rows if row["epoch"] == "3"} == {"0.09", "3"}
+    assert all(float(row["cpu_seconds"]) > 0 for row in rows)
+    for line in summary:
+        last = [
+            float(row["negative_elbo"])
+            for row in rows
+            if row["estimator"] == line["estimator"] and row["epoch"] == "3"
+        ]
+        assert line["seeds"] == 2
+        assert line["negative_elbo"] == pytest.approx(np.mean(last), abs=0.01)
+        assert line["negative_elbo_range"] == pytest.approx(abs(last[0] - last[1]), abs=0.01)
+        # What a run says of its test images is what the comparison says of it.
+        directory = folder / f"digits-k3-{line['estimator']}-s1"
+        test = json.loads((directory / "metrics.json").read_text())["test"]
+        assert test["negative_elbo"] == pytest.approx(last[0], abs=0.01)
+    picture = tf.io.decode_png((folder / "comparison_digits.png").read_bytes()).numpy()
+    assert picture.std() > 10
+
+
+def test_plot_names_the_schedules_and_different_beta(finished):
+    rows = rows_of(finished[0])
+    figure = plot_comparison.plot(rows, {"3": 24.9}, ["epoch", "cpu_seconds"])
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[0] == "direct, beta 0 to 1, epsilon 1 to 0.1"
+    assert labels[1].startswith("gumbel_softmax, beta ")
+    assert labels[2] == "EM limit"
+    assert len(figure.axes) == 2
+    assert "different beta" not in figure.get_suptitle()
+    for row in rows:
+        if row["estimator"] == "direct":
+            row["kl_weight"] = "0"
+    title = plot_comparison.plot(rows, {}, ["epoch"]).get_suptitle()
+    assert title.endswith("(trained with different beta: 0, 1)")
+
+
+def test_cut_and_gone_on_with_it_ends_with_the_same_table(finished, tmp_path):
+    whole, _ = finished
+    folder = tmp_path / "b"
+    part = (*GRID, "--estimators=direct", f"--output_dir={folder}")
+    process = start(*part, program=PROGRAM)
+    second = folder / "digits-k3-direct-s2" / "history.csv"
+    while not second.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    first = (folder / "digits-k3-direct-s1" / "metrics.json").stat().st_mtime_ns
+    code, _, err = run(*part, program=PROGRAM)
+    assert code == 0, err
+    assert (folder / "digits-k3-direct-s1" / "metrics.json").stat().st_mtime_ns == first
+    expected = [row for row in rows_of(whole) if row["estimator"] == "direct"]
+    for row, other in zip(expected, rows_of(folder), strict=True):
+        del row["cpu_seconds"], other["cpu_seconds"]
+        assert row == other
+
+
+def test_budgets(tmp_path):
+    binary = ("--ks=2", "--num_variables=3", "--estimators=direct,disarm", "--seeds=1")
+    code, _, err = run(
+        *binary, "--hidden_units=16", "--verbose=0", "--decoder_evaluations=48",
+        f"--output_dir={tmp_path / 'a'}", program=PROGRAM,
+    )  # fmt: skip
+    assert code == 0, err
+    rows = rows_of(tmp_path / "a")
+    last = {row["estimator"]: row for row in rows}
+    assert [last[name]["epoch"] for name in ("direct", "disarm")] == ["12", "24"]
+    assert {row["decoder_evaluations"] for row in last.values()} == {"48"}
+    assert sum(row["estimator"] == "disarm" for row in rows) == 12
+    code, _, err = run(
+        *binary, "--hidden_units=16", "--verbose=0", "--cpu_seconds=2",
+        f"--output_dir={tmp_path / 'b'}", program=PROGRAM,
+    )  # fmt: skip
+    assert code == 0, err
+    measured = json.loads((tmp_path / "b" / "cpu_seconds.json").read_text())
+    for estimator in ("direct", "disarm"):
+        epoch = max(int(r["epoch"]) for r in rows_of(tmp_path / "b") if r["estimator"] == estimator)
+        # Rounded to whole tenths of the run.
+        assert epoch == pytest.approx(2 / measured[f"digits-k2-{estimator}"], rel=0.1, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--k=3"], "Expected --ks here; received --k."),
+        (["--ks=1"], "Expected integers in --ks (at least 2)"),
+        (["--estimators="], "Expected at least one entry in --estimators"),
+        (["--datasets=cifar"], "Expected a data set in"),
+        (["--estimators=direct,magic", "--epochs=1"], "Expected `estimator` to be one of"),
+        (["--decoder_evaluations=5", "--cpu_seconds=5"], "Expected one of --decoder_evaluations"),
+    ],
+)
+def test_bad_command_line_is_one_clear_error(tmp_path, arguments, message):
+    code, out, err = run(*arguments, f"--output_dir={tmp_path}", "--verbose=0", program=PROGRAM)
+    assert code == 1
+    assert out == ""
+    assert f"error: {message}" in err
+    assert "Traceback" not in err
+
+
+# An estimator of one's own is one file ...
+TOY = """
+    import keras
+    import tensorflow as tf
+
+    from tf_direct_opt.estimators.exact import Exact
+
+
+    @keras.saving.register_keras_serializable("toy")
+    class Toy(Exact):
+        def estimate(self, logits, loss_fn, step):
+            return super().estimate(tf.identity(logits), loss_fn, step)
+"""
+# ... and one line in the registry, and then trains in every program under its name.
+REGISTER = """
+    import sys
+
+    import compare_estimators
+    from absl import app
+    from toy import Toy
+
+    from tf_direct_opt import estimators
+
+    estimators._REGISTRY["toy"] = Toy
+    app.run(compare_estimators.main)
+"""
+
+
+def test_a_new_estimator_is_one_file_and_one_line(tmp_path):
+    (tmp_path / "toy.py").write_text(textwrap.dedent(TOY))
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(REGISTER))
+    code, _, err = run(
+        "--ks=3", "--estimators=exact,toy", "--seeds=1", "--epochs=5", "--hidden_units=16",
+        "--verbose=0", f"--output_dir={tmp_path / 'out'}", program=(program,),
+    )  # fmt: skip
+    assert code == 0, err
+    figures = {}
+    for row in rows_of(tmp_path / "out"):
+        figures.setdefault(row["estimator"], []).append(row["negative_elbo"])
+    assert len(figures["toy"]) == 5
+    assert figures["toy"] == figures["exact"]
+
+
+def test_decoder_evaluations_are_those_of_the_docstrings():
+    expected = {
+        "direct": 16, "local_expectation": 16, "imle": 1, "score_function": 4, "disarm": 2,
+        "rebar": 2, "relax": 2, "gumbel_softmax": 1, "straight_through": 1,
+    }  # fmt: skip
+    for name, count in expected.items():
+        assert decoder_evaluations(estimators.get(name), 15, 2) == count, name
+    assert {*expected, "exact"} == set(estimators.names())
+    for name in ("direct", "exact", "local_expectation"):
+        assert decoder_evaluations(estimators.get(name), 1, 20, batch_size=100) == 0.2
+
+
+def test_table_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="Expected the table of a comparison"):
+        plot_comparison.read(tmp_path / "comparison.csv")
+
+
+def test_plot_program(finished, tmp_path):
+    folder, _ = finished
+    code, out, err = run(
+        f"--table={folder / 'comparison.csv'}", f"--output_dir={tmp_path}", "--across=epoch",
+        program=("examples/plot_comparison.py",),
+    )  # fmt: skip
+    assert code == 0, err
+    assert out.strip() == str(tmp_path / "comparison_digits.png")
+    assert (tmp_path / "comparison_digits.png").exists()

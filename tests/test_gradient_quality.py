@@ -1,0 +1,75 @@
+"""The table of gradient quality: its figures by hand, and what enumeration says of them."""
+
+import csv
+
+import gradient_quality
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_train_vae import run
+
+PROGRAM = ("examples/gradient_quality.py",)
+
+
+def test_quality_of_known_draws():
+    # 40000 normal draws of 3 entries: bias (0.3, 0, 0) on an exact gradient of length 2, deviation
+    # sqrt(3) * 0.5. Bias within 4 standard errors of 0.0025 / 2.
+    generator = np.random.default_rng(0)
+    exact = np.array([2.0, 0.0, 0.0])
+    samples = exact + [0.3, 0.0, 0.0] + 0.5 * generator.normal(size=[40_000, 3])
+    row = gradient_quality.quality(samples, exact)
+    assert row["bias"] == pytest.approx(0.15, abs=0.005)
+    assert row["deviation"] == pytest.approx(np.sqrt(3) * 0.25, rel=0.01)
+    assert row["bias_error"] == pytest.approx(np.sqrt(3) * 0.25 / 200, rel=0.01)
+    assert 0.9 < row["cosine"] < 1.0
+    assert gradient_quality.quality(np.stack([2 * exact] * 2), exact)["cosine"] == 1.0
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality")
+    code, _, err = run(
+        "--k=2", "--num_variables=3", "--draws=200", "--epochs=2", "--batch_size=20",
+        f"--output_dir={folder}", program=PROGRAM,
+    )  # fmt: skip
+    assert code == 0, err
+    with (folder / "gradient_quality.csv").open(newline="") as file:
+        return folder, list(csv.DictReader(file))
+
+
+def test_unbiased_estimators_are_unbiased_and_biased_ones_are_not(table):
+    _, rows = table
+    names = {row["estimator"] for row in rows}
+    assert {"disarm", "rebar", "relax", "local_expectation", "direct central"} <= names
+    unbiased = ("local_expectation", "score_function", "disarm", "rebar", "relax")
+    for row in rows:
+        if row["estimator"] in unbiased:
+            # `bias` is what exceeds the expected error of a mean of 200 draws.
+            assert float(row["bias"]) < 2 * float(row["bias_error"]) + 1e-3, row
+    for stage in ("untrained", "trained"):
+        by = {(row["estimator"], row["setting"]): row for row in rows if row["model"] == stage}
+        for name, large in (("gumbel_softmax", "temperature=3"), ("imle", "epsilon=3")):
+            row = by[name, large]
+            assert float(row["bias"]) > 3 * float(row["bias_error"]), row
+        # Four times the samples: half the deviation.
+        few, many = (by["score_function", f"num_samples={n}"] for n in (4, 16))
+        assert float(few["deviation"]) > 1.5 * float(many["deviation"])
+
+
+def test_picture(table):
+    picture = tf.io.decode_png((table[0] / "gradient_quality.png").read_bytes()).numpy()
+    assert picture.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--k=20", "--num_variables=3"], "Expected at most 4096 codes"),
+        (["extra"], "Expected flags only"),
+    ],
+)
+def test_bad_command_line_is_one_clear_error(tmp_path, arguments, message):
+    code, out, err = run(*arguments, f"--output_dir={tmp_path}", program=PROGRAM)
+    assert code == 1
+    assert out == ""
+    assert f"error: {message}" in err
