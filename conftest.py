@@ -19,7 +19,10 @@ tf.config.set_logical_device_configuration(
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
-    for module in (tdo.layers, tdo.models, tdo.direct, tdo.perturbation, tdo.solvers, tdo.files):
+    for module in (
+        tdo.layers, tdo.models, tdo.estimators, tdo.gibbs, tdo.direct, tdo.perturbation,
+        tdo.solvers, tdo.files,
+    ):  # fmt: skip
         doctest_namespace.update({k: v for k, v in vars(module).items() if k[0] != "_"})
 
 

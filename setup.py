@@ -16,7 +16,9 @@ EXAMPLES = [
     "scikit-learn",
     "tensorflow-datasets>=4.9.10",
 ]
-TEST = ["pytest>=8", "pytest-cov", "ruff", "scipy"]
+SOLVERS = ["scipy"]  # Assignment and PairwiseBinaryMILP (HiGHS).
+MAXFLOW = ["PyMaxflow"]  # PairwiseBinaryMaxFlow; GPL, therefore an extra of its own.
+TEST = ["networkx", "pytest>=8", "pytest-cov", "ruff", *SOLVERS, *MAXFLOW]
 
 setuptools.setup(
     name="tf_direct_opt",
@@ -36,7 +38,12 @@ setuptools.setup(
         "tensorflow>=2.21,<2.22",
         "tensorflow-probability[tf]>=0.25",
     ],
-    extras_require={"examples": EXAMPLES, "test": EXAMPLES + TEST},
+    extras_require={
+        "examples": EXAMPLES,
+        "maxflow": MAXFLOW,
+        "solvers": SOLVERS,
+        "test": EXAMPLES + TEST,
+    },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

@@ -1,6 +1,6 @@
 """The schedules each estimator trains best with, found by the search that the README tells of.
 
-They complete the flags of train_vae.py: what was given on a command line stays as it is.
+They complete the flags of a program: what was given on a command line stays as it is.
 """
 
 from absl import flags
@@ -16,12 +16,13 @@ PRESETS = {
     "direct": _TWO_PHASE,
     "gumbel_softmax": _COOLED,
     "imle": _TWO_PHASE,
+    "structured_direct": _TWO_PHASE,
 }
 
 
-def apply() -> None:
+def apply(estimator: str) -> None:
     """Gives every flag that was left at its default the value of the estimator's preset."""
-    preset = dict(PRESETS.get(FLAGS.estimator, _ANNEALED))
+    preset = dict(PRESETS.get(estimator, _ANNEALED))
     preset["warmup_epochs"] = int(preset.pop("warmup") * FLAGS.epochs)
     for name, value in preset.items():
         if not FLAGS[name].present:

@@ -218,16 +218,12 @@ def _write_results(run, model, test, rows, images) -> None:
     pixels = np.kron(grid[..., 0], np.ones((4, 4)))[..., np.newaxis]
     with replacing(run.directory / "codes.png") as temporary:
         temporary.write_bytes(tf.io.encode_png(np.uint8(np.round(255 * pixels))).numpy())
-    config = model.get_config()
+    estimator = model.estimator.get_config()
     figures = {
         "test": test,
         "schedules": {
-            **{
-                name: config["estimator"]["config"][name]
-                for name in ("epsilon", "temperature")
-                if name in config["estimator"]["config"]
-            },
-            "kl_weight": config["kl_weight"],
+            **{name: estimator[name] for name in ("epsilon", "temperature") if name in estimator},
+            "kl_weight": model.get_config()["kl_weight"],
             "learning_rate": model.optimizer.get_config()["learning_rate"],
         },
         "seed": FLAGS.seed,

@@ -1,40 +1,109 @@
 """What every argmax solver has to do; a test class inherits it and says how to make one."""
 
+import json
+
 import numpy as np
+import pytest
 import tensorflow as tf
+
+from tf_direct_opt import solvers
 
 
 class SolverContract:
-    """Subclasses give `sizes`, `make(size)`, `event_shape(size)` and `configurations(size)`."""
+    """Subclasses give `solver`, `sizes`, `event_shape(size)` and `configurations(size)`.
+
+    A size is the tuple of the solver's arguments, unless `make` says otherwise; the
+    configurations are all feasible codes, the lowest first.
+    """
 
     instances = 200
+    ties_to_the_lowest = True
+
+    def make(self, size):
+        return self.solver(*size)
+
+    def wrong_shapes(self, size):
+        *first, last = self.event_shape(size)
+        return [(), (*first, last, 2), (*first, last + 1)]
+
+    def random(self, generator, shape):
+        return generator.normal(size=shape)
+
+    def tied(self, generator, shape):
+        return generator.integers(-1, 2, size=shape)
 
     def test_optimal_and_feasible_by_enumeration(self):
         for size in self.sizes:
-            scores, feasible = self.instance(size)
-            code = self.make(size)(tf.constant(scores)).numpy()
-            best = np.tensordot(scores, feasible, [self.axes(scores), self.axes(feasible)])
-            np.testing.assert_array_equal(code, feasible[best.argmax(axis=1)])
+            scores, values = self.instance(size, self.random)
+            solver = self.make(size)
+            written = json.loads(json.dumps(solvers.serialize(solver)))
+            again = solvers.get(written)
+            assert type(again) is type(solver) is self.solver
+            assert solvers.serialize(again) == written
+            code = again(tf.constant(scores)).numpy()
+            assert code.dtype == np.float32
+            np.testing.assert_array_equal(code, self.configurations(size)[values.argmax(axis=1)])
 
     def test_batched_is_one_by_one(self):
         for size in self.sizes:
-            scores, _ = self.instance(size)
+            scores, _ = self.instance(size, self.random)
             solver = self.make(size)
-            single = [solver(tf.constant(row[np.newaxis])).numpy()[0] for row in scores[:20]]
-            np.testing.assert_array_equal(solver(tf.constant(scores)).numpy()[:20], single)
+            scores = tf.constant(scores[:20])
+            single = [solver(row[tf.newaxis])[0] for row in scores]
+            np.testing.assert_array_equal(solver(scores), single)
+            assert solver(tf.constant(scores[:0])).shape == (0, *self.event_shape(size))
 
     def test_ties_go_to_the_lowest_configuration(self):
         for size in self.sizes:
-            scores = np.zeros([3, *self.event_shape(size)], np.float32)
-            lowest = self.configurations(size)[0]
+            configurations = self.configurations(size)
+            zeros = tf.zeros([3, *self.event_shape(size)])
             for solve in (self.make(size), tf.function(self.make(size))):
-                np.testing.assert_array_equal(solve(tf.constant(scores)).numpy(), [lowest] * 3)
+                np.testing.assert_array_equal(solve(zeros).numpy(), [configurations[0]] * 3)
+            scores, values = self.instance(size, self.tied)
+            code = self.make(size)(tf.constant(scores)).numpy()
+            if self.ties_to_the_lowest:
+                np.testing.assert_array_equal(code, configurations[values.argmax(axis=1)])
+            else:
+                reached = (scores * code).reshape([len(scores), -1]).sum(axis=1)
+                np.testing.assert_array_equal(reached, values.max(axis=1))
 
-    def instance(self, size):
+    def test_a_graph_and_xla_give_the_same(self):
+        # The batch is unknown in the graph, as it is in a Keras model.
+        for size in self.sizes[-1:]:
+            signature = [tf.TensorSpec([None, *self.event_shape(size)], tf.float32)]
+            for draw in (self.random, self.tied):
+                scores = self.instance(size, draw)[0][:50]
+                solver = self.make(size)
+                expected = solver(tf.constant(scores))
+                graph = tf.function(solver, input_signature=signature)
+                np.testing.assert_array_equal(graph(scores), expected)
+                assert graph.get_concrete_function().output_shapes == signature[0].shape
+                if solvers.supports_jit(solver):
+                    compiled = tf.function(solver, jit_compile=True)
+                    np.testing.assert_array_equal(compiled(scores), expected)
+
+    def test_scores_of_wrong_values_or_shapes_are_refused(self):
+        size = self.sizes[-1]
+        for bad in (np.nan, np.inf, -np.inf):
+            scores = np.ones([3, *self.event_shape(size)], np.float32)
+            scores.reshape([3, -1])[1, 0] = bad
+            for solve in (self.make(size), tf.function(self.make(size))):
+                with pytest.raises(
+                    tf.errors.InvalidArgumentError,
+                    match=r"Expected finite scores for \w+, received infinite or NaN",
+                ):
+                    solve(tf.constant(scores))
+        for shape in self.wrong_shapes(size):
+            with pytest.raises(ValueError, match=r"Expected .*scores.*received shape \("):
+                self.make(size)(tf.zeros([2, *shape]))
+        with pytest.raises(ValueError, match=r"Expected .*scores.*received shape \(\)"):
+            self.make(size)(tf.constant(1.0))
+
+    def instance(self, size, draw):
+        """Random scores and the value of every configuration."""
         generator = np.random.default_rng(0)
         shape = [self.instances, *self.event_shape(size)]
-        return generator.normal(size=shape).astype(np.float32), self.configurations(size)
-
-    @staticmethod
-    def axes(array):
-        return list(range(1, array.ndim))
+        scores = draw(generator, shape).astype(np.float32)
+        flat = self.configurations(size).astype(np.float64)
+        flat = flat.reshape([len(flat), -1])
+        return scores, scores.reshape([self.instances, -1]).astype(np.float64) @ flat.T

@@ -51,3 +51,23 @@ def test_em_limit_program():
     row = json.loads(out)
     # One Bernoulli vector costs 28.6 nats an image of digits.
     assert 17 < row["train_nll"] < row["test_nll"] < 23
+
+
+def test_structured_step():
+    code, out, err = run(
+        "--n=3", "--steps=2", "--batch_size=10", program=("benchmarks/structured_step.py",)
+    )
+    assert code == 0, err
+    row = json.loads(out)
+    assert row["n"] == 3
+    assert 0 < row["min_ms"] <= row["median_ms"] <= row["max_ms"]
+    assert row["peak_rss_mib"] < 4096
+
+
+def test_perturbation_law():
+    from perturbation_law import compare
+
+    # Without couplings noise on the unaries draws from the Gibbs distribution itself.
+    rows = [compare(4, scale, draws=20_000, instances=3) for scale in (0.0, 1.0)]
+    assert rows[0]["total_variation"] < 2 * rows[0]["noise_floor"]
+    assert rows[1]["total_variation"] > 3 * rows[1]["noise_floor"]

@@ -1,3 +1,8 @@
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import oracles
@@ -187,7 +192,12 @@ def test_non_finite_logits_raise_in_eager_and_graph_and_stop_a_compiled_fit(bad)
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"solver": solvers.Categorical()}, {"solver": best_half, "difference": "central"}],
+    [
+        {},
+        {"solver": solvers.Categorical()},
+        {"solver": solvers.SpanningTree(4)},
+        {"solver": best_half, "difference": "central"},
+    ],
 )
 def test_saved_and_loaded_model_predicts_alike_and_goes_on_with_the_noise(tmp_path, config):
     model = keras.Sequential(
@@ -202,6 +212,63 @@ def test_saved_and_loaded_model_predicts_alike_and_goes_on_with_the_noise(tmp_pa
             model(fixed_logits(4, 6), training=training),
             again(fixed_logits(4, 6), training=training),
         )
+
+
+def test_a_model_with_a_solver_loads_in_a_new_process(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            PerturbedArgmax(solver=solvers.TopK(3)),
+            keras.layers.Reshape((5, 1)),
+            keras.layers.Dense(5),
+            PerturbedArgmax(solver="assignment"),
+        ]
+    )
+    inputs = fixed_logits(6)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "inputs.npy", inputs)
+    program = """
+import sys, keras, numpy as np
+import tf_direct_opt
+model = keras.saving.load_model(sys.argv[1] + "/model.keras", safe_mode=True)
+assert model.layers[0].solver.k == 3
+np.save(sys.argv[1] + "/outputs.npy", model.predict(np.load(sys.argv[1] + "/inputs.npy")))
+"""
+    root = pathlib.Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=True, env=environment)
+    expected = model.predict(inputs, verbose=0)
+    assert expected.shape == (6, 5, 5)
+    np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), expected)
+
+
+@pytest.mark.parametrize(
+    ("solver", "shape"),
+    [
+        (solvers.Assignment(), (4, 4)),
+        (solvers.Chain(3, 2), (14,)),
+        (solvers.PairwiseBinary(4), (10,)),
+        (solvers.ShortestPath(), (3, 4)),
+        (solvers.SpanningTree(4), (6,)),
+        (solvers.TopK(2), (5,)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_solvers_learn_under_fit(solver, shape):
+    # The target is one configuration; a bias towards it has to be found by the difference alone.
+    target = solver(np.random.default_rng(0).normal(size=[1, *shape]).astype(np.float32))[0]
+    scores = keras.layers.Dense(int(np.prod(shape)), kernel_initializer="zeros")
+    layer = PerturbedArgmax(1.0, solver, seed=0)
+    model = keras.Sequential([scores, keras.layers.Reshape(shape), layer])
+
+    def hamming(wanted, code):
+        axes = list(range(1, len(shape) + 1))
+        return tf.reduce_sum(wanted * (1 - code) + (1 - wanted) * code, axis=axes)
+
+    model.compile(keras.optimizers.Adam(0.3), hamming)
+    inputs, targets = np.ones([256, 1], np.float32), np.tile(target, [256] + [1] * len(shape))
+    model.fit(inputs, targets, batch_size=16, epochs=2, verbose=0)
+    np.testing.assert_array_equal(model.predict(inputs[:2], verbose=0), targets[:2])
 
 
 def test_output_spec():

@@ -1,3 +1,7 @@
+import itertools
+import sys
+
+import networkx
 import numpy as np
 import oracles
 import pytest
@@ -5,10 +9,12 @@ import tensorflow as tf
 from solver_contract import SolverContract
 
 from tf_direct_opt import solvers
+from tf_direct_opt.solvers import base, pairwise_binary
 
 
 class TestCategorical(SolverContract):
-    sizes = ((1, 2), (1, 40), (3, 2), (3, 7), (1, 1))
+    solver = solvers.Categorical
+    sizes = ((1, 2), (1, 40), (1, 1), (3, 2), (3, 7))
 
     def make(self, size):
         return solvers.Categorical()
@@ -16,8 +22,165 @@ class TestCategorical(SolverContract):
     def event_shape(self, size):
         return size
 
+    def wrong_shapes(self, size):
+        return [()]
+
     def configurations(self, size):
         return oracles.all_codes(*size).astype(np.float32)
+
+
+class TestTopK(SolverContract):
+    solver = solvers.TopK
+    sizes = ((1, 1), (0, 1), (0, 4), (4, 4), (1, 6), (3, 6), (5, 9))  # (k, n)
+
+    def make(self, size):
+        return solvers.TopK(size[0])
+
+    def event_shape(self, size):
+        return size[1:]
+
+    def wrong_shapes(self, size):
+        return [(), (size[0] - 1,), (9, 1)]
+
+    def configurations(self, size):
+        k, n = size
+        subsets = itertools.combinations(range(n), k)
+        return np.array([np.isin(np.arange(n), subset) for subset in subsets], np.float32)
+
+
+class TestChain(SolverContract):
+    solver = solvers.Chain
+    sizes = ((1, 1), (1, 4), (3, 1), (2, 3), (4, 3), (5, 2))
+
+    def event_shape(self, size):
+        length, num_categories = size
+        return (length * num_categories + (length - 1) * num_categories**2,)
+
+    def configurations(self, size):
+        length, num_categories = size
+        eye = np.eye(num_categories, dtype=np.float32)
+        codes = []
+        for labels in itertools.product(range(num_categories), repeat=length):
+            pairs = [np.outer(eye[a], eye[b]).ravel() for a, b in itertools.pairwise(labels)]
+            codes.append(np.concatenate([*(eye[label] for label in labels), *pairs]))
+        return np.array(codes)
+
+
+class TestAssignment(SolverContract):
+    solver = solvers.Assignment
+    sizes = (1, 2, 3, 5)
+
+    def make(self, size):
+        return solvers.Assignment()
+
+    def event_shape(self, size):
+        return size, size
+
+    def configurations(self, size):
+        return np.eye(size, dtype=np.float32)[list(itertools.permutations(range(size)))]
+
+
+class TestSpanningTree(SolverContract):
+    solver = solvers.SpanningTree
+    sizes = ((2,), (3,), (4,), (5,))
+
+    def event_shape(self, size):
+        return (size[0] * (size[0] - 1) // 2,)
+
+    def configurations(self, size):
+        (m,) = size
+        edges = list(itertools.combinations(range(m), 2))
+        codes = []
+        for chosen in itertools.combinations(range(len(edges)), m - 1):
+            graph = networkx.empty_graph(m)
+            graph.add_edges_from(edges[edge] for edge in chosen)
+            if networkx.is_tree(graph):
+                codes.append(np.isin(np.arange(len(edges)), chosen))
+        return np.array(codes, np.float32)
+
+
+class TestShortestPath(SolverContract):
+    solver = solvers.ShortestPath
+    sizes = (  # (diagonal, height, width)
+        (False, 1, 1),
+        (True, 1, 1),
+        (False, 1, 4),
+        (True, 4, 1),
+        (False, 2, 3),
+        (False, 5, 4),
+        (True, 3, 4),
+    )
+
+    def make(self, size):
+        return solvers.ShortestPath(size[0])
+
+    def event_shape(self, size):
+        return size[1:]
+
+    def wrong_shapes(self, size):
+        return [(), (3,), (3, 0), (3, 3, 1)]
+
+    def configurations(self, size):
+        diagonal, height, width = size
+        moves = [(0, 1), (1, 0), (1, 1)][: 2 + diagonal]
+
+        def paths(row, column):
+            if (row, column) == (height - 1, width - 1):
+                yield [(row, column)]
+            for down, right in moves:
+                if row + down < height and column + right < width:
+                    for path in paths(row + down, column + right):
+                        yield [(row, column), *path]
+
+        codes = []
+        for path in paths(0, 0):
+            codes.append(np.zeros([height, width], np.float32))
+            codes[-1][tuple(np.transpose(path))] = 1.0
+        return np.array(codes)
+
+
+class TestPairwiseBinary(SolverContract):
+    solver = solvers.PairwiseBinary
+    sizes = ((1,), (2,), (3,), (6,), (9,))
+
+    def event_shape(self, size):
+        return (pairwise_binary.num_statistics(*size),)
+
+    def configurations(self, size):
+        bits = np.array(list(itertools.product([0, 1], repeat=size[0])), np.float32)
+        pairs = np.array(list(itertools.combinations(range(size[0]), 2)), int)
+        first, second = pairs.reshape([-1, 2]).T
+        return np.concatenate([bits, bits[:, first] * bits[:, second]], axis=1)
+
+
+class TestPairwiseBinaryMaxFlow(TestPairwiseBinary):
+    solver = solvers.PairwiseBinaryMaxFlow
+
+    # Couplings of both kinds that the solver takes: zero (about a third) and positive. The first
+    # n entries are unary scores.
+    def random(self, generator, shape):
+        n = {pairwise_binary.num_statistics(*size): size[0] for size in self.sizes}[shape[-1]]
+        scores = generator.normal(size=shape) - 0.5 * (np.arange(shape[-1]) < n) * (n - 1) / 2
+        scores[:, n:] = np.maximum(scores[:, n:] + 0.5, 0.0)
+        return scores
+
+    def tied(self, generator, shape):
+        return np.round(self.random(generator, shape))
+
+
+class TestPairwiseBinaryMILP(TestPairwiseBinary):
+    solver = solvers.PairwiseBinaryMILP
+    sizes = ((1,), (2,), (5,))
+    ties_to_the_lowest = False
+
+
+def test_every_solver_inherits_the_contract():
+    tested, queue = set(), [SolverContract]
+    while queue:
+        queue += (subclasses := queue.pop().__subclasses__())
+        tested |= {test.solver for test in subclasses}
+    exported = {getattr(solvers, name) for name in solvers.__all__ if name[0].isupper()}
+    assert tested == exported == set(solvers._REGISTRY.values())
 
 
 @pytest.mark.parametrize("num_categories", [2, 7, 40, 1000])
@@ -30,18 +193,131 @@ def test_equal_scores_are_broken_alike_by_xla(num_categories):
         np.testing.assert_array_equal(solve(tf.constant(scores)), expected)
 
 
+def test_a_single_node_has_the_empty_tree():
+    assert solvers.SpanningTree(1)(tf.zeros([3, 0])).shape == (3, 0)
+
+
+def test_large_spanning_trees_are_those_of_networkx():
+    scores = np.random.default_rng(0).normal(size=[5, 40 * 39 // 2]).astype(np.float32)
+    code = solvers.SpanningTree(40)(scores).numpy()
+    for row, chosen in zip(scores, code, strict=True):
+        graph = networkx.Graph()
+        for (i, j), weight in zip(itertools.combinations(range(40), 2), row, strict=True):
+            graph.add_edge(i, j, weight=weight)
+        tree = networkx.maximum_spanning_tree(graph)
+        expected = [tree.has_edge(i, j) for i, j in itertools.combinations(range(40), 2)]
+        np.testing.assert_array_equal(chosen, expected)
+
+
+def test_solvers_of_pairwise_scores_agree_where_several_apply():
+    # n = 16 is enumerated in chunks.
+    n, generator = 16, np.random.default_rng(0)
+    scores = generator.normal(size=[6, pairwise_binary.num_statistics(n)]).astype(np.float32)
+    expected = solvers.PairwiseBinary(n)(scores)
+    np.testing.assert_array_equal(solvers.PairwiseBinaryMILP(n)(scores), expected)
+    scores[:, n:] = np.maximum(scores[:, n:], 0.0)
+    scores[:, :n] -= 3.0
+    expected = solvers.PairwiseBinary(n)(scores)
+    assert 0 < np.mean(expected[:, :n]) < 1
+    np.testing.assert_array_equal(solvers.PairwiseBinaryMaxFlow(n)(scores), expected)
+    np.testing.assert_array_equal(solvers.PairwiseBinaryMILP(n)(scores), expected)
+
+
+def test_the_integer_programme_does_not_depend_on_the_unit_of_the_scores():
+    scores = np.random.default_rng(0).normal(size=[20, 21])
+    scores *= np.repeat([1e-12, 1e-6, 1e6, 1e12], 5)[:, np.newaxis]
+    scores = scores.astype(np.float32)
+    np.testing.assert_array_equal(
+        solvers.PairwiseBinaryMILP(6)(scores), solvers.PairwiseBinary(6)(scores)
+    )
+
+
+@pytest.mark.parametrize("size", [8, 30])
+def test_assignment_of_one_tied_pair_of_rows(size):
+    # Two equal rows may swap their columns: the lower of the two takes the lower column.
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=[20, size, size]).astype(np.float32)
+    scores[:, 5] = scores[:, 2]
+    column = solvers.Assignment()(scores).numpy().argmax(axis=-1)
+    assert np.all(column[:, 2] < column[:, 5])
+
+
+def test_an_exception_in_python_surfaces():
+    message = r"Expected couplings of at least 0 .* received one of -1.0.* use PairwiseBinary"
+    solver, scores = solvers.PairwiseBinaryMaxFlow(2), tf.constant([[0.0, 0.0, -1.0]])
+    with pytest.raises(ValueError, match=message):
+        solver(scores)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"ValueError: {message}"):
+        tf.function(solver)(scores)
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_an_exception_of_one_example_surfaces(threads):
+    def solve(row):
+        raise KeyError("the solver's own message")
+
+    def solver(scores):
+        return base.solve_in_python(lambda batch: base.one_by_one(solve, batch, threads), scores)
+
+    with pytest.raises(KeyError, match="the solver's own message"):
+        solver(tf.zeros([4, 2]))
+    with pytest.raises(tf.errors.UnknownError, match='KeyError: "the solver\'s own message"'):
+        tf.function(solver)(tf.zeros([4, 2]))
+
+
+def test_an_integer_programme_that_is_not_solved_is_an_error(monkeypatch):
+    import scipy.optimize
+
+    result = scipy.optimize.OptimizeResult(success=False, status=1, message="Time limit.")
+    monkeypatch.setattr(scipy.optimize, "milp", lambda *args, **kwargs: result)
+    with pytest.raises(RuntimeError, match=r"of 2 variables; received status 1: Time limit"):
+        solvers.PairwiseBinaryMILP(2)(tf.ones([1, 3]))
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    for solver, arguments, missing in (
+        (solvers.Assignment, (), "scipy.optimize"),
+        (solvers.PairwiseBinaryMILP, (3,), "scipy.optimize"),
+        (solvers.PairwiseBinaryMaxFlow, (3,), "maxflow"),
+    ):
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(ImportError, match=r"needs (SciPy|PyM).*pip install tf_direct_opt\["):
+            solver(*arguments)
+
+
+def test_bad_arguments_are_refused():
+    for make, message in (
+        (lambda: solvers.TopK(-1), "`k` to be an integer of at least 0; received -1"),
+        (lambda: solvers.TopK(2.0), "`k` to be an integer of at least 0; received 2.0"),
+        (lambda: solvers.Chain(0, 2), "`length` to be an integer of at least 1; received 0"),
+        (lambda: solvers.Chain(2, True), "`num_categories` to be .* received True"),
+        (lambda: solvers.SpanningTree(0), "`num_nodes` to be an integer of at least 1"),
+        (lambda: solvers.PairwiseBinary(0), "`num_variables` .* from 1 to 20.*received 0"),
+        (lambda: solvers.PairwiseBinary(21), "`num_variables` .* received 21.*MaxFlow .*MILP"),
+        (lambda: solvers.PairwiseBinaryMaxFlow(0), "`num_variables` to be an integer of at least"),
+        (lambda: solvers.PairwiseBinaryMILP("3"), "`num_variables` to be .* received '3'"),
+    ):
+        with pytest.raises(ValueError, match=f"Expected {message}"):
+            make()
+
+
 def test_get_by_name_or_callable():
     assert isinstance(solvers.get("categorical"), solvers.Categorical)
+    assert solvers.get("top_k", k=3).k == 3
     assert solvers.get(tf.sign) is tf.sign
-    with pytest.raises(ValueError, match=r"one of \['categorical'\].*received 'softmax'"):
+    with pytest.raises(ValueError, match=r"one of \['assignment', .*received 'softmax'"):
         solvers.get("softmax")
     with pytest.raises(ValueError, match="received 3"):
         solvers.get(3)
+    with pytest.raises(ValueError, match=r"arguments of the solver 'top_k'; received {}: .*'k'"):
+        solvers.get("top_k")
 
 
 def test_name_of_a_registered_solver_only():
     assert solvers.name_of(solvers.Categorical()) == "categorical"
     assert solvers.name_of(tf.sign) is None
+    assert solvers.serialize(tf.sign) is None
+    assert solvers.serialize(solvers.TopK(3)) == {"name": "top_k", "config": {"k": 3}}
 
 
 def test_supports_jit_is_what_the_solver_says():

@@ -251,7 +251,9 @@ def test_flagfiles_are_read_and_name_what_they_are_for():
     import train_vae  # noqa: F401
     from absl import flags
 
-    files = sorted((ROOT / "flags").glob("*.flags"))
+    files = sorted(
+        path for path in (ROOT / "flags").glob("*.flags") if "structured" not in path.name
+    )
     assert len(files) >= 13
     defaults = flags.FLAGS.flag_values_dict()
     for path in files:

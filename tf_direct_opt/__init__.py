@@ -1,6 +1,16 @@
 """Direct optimisation through argmax: discrete latent variables in Keras, without relaxation."""
 
-from tf_direct_opt import callbacks, estimators, layers, losses, models, schedules, solvers, tables
+from tf_direct_opt import (
+    callbacks,
+    estimators,
+    gibbs,
+    layers,
+    losses,
+    models,
+    schedules,
+    solvers,
+    tables,
+)
 from tf_direct_opt.direct import direct_argmax, direct_loss, epsilon_difference
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 
@@ -12,6 +22,7 @@ __all__ = [
     "direct_loss",
     "epsilon_difference",
     "estimators",
+    "gibbs",
     "layers",
     "losses",
     "models",

@@ -12,11 +12,12 @@ from tf_direct_opt.seeds import SeedStream
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
 class PerturbedArgmax(keras.layers.Layer):
-    """Samples a one-hot by Gumbel-Max; sends back the epsilon-difference.
+    """Samples a code by a perturbed argmax; sends back the epsilon-difference.
 
-    In training z* = argmax{h + gamma}; at inference the plain argmax. Backward, the gradient that
-    reaches the layer is read as a linearised loss table f~ and (z* - z*(eps)) / eps, with
-    z*(eps) = argmax{h + gamma - eps f~}, is sent on.
+    In training z* = argmax{h + gamma}; at inference the plain argmax. With the categorical solver
+    this is Gumbel-Max, a draw from softmax(h); with another one it is perturb-and-MAP.
+    Backward, the gradient that reaches the layer is read as a linearised loss table f~ and
+    (z* - z*(eps)) / eps, with z*(eps) = argmax{h + gamma - eps f~}, is sent on.
 
     epsilon is a step against the loss of one example, but the gradient that arrives carries the
     reduction over the batch, the number of replicas and a mixed-precision loss scale. The layer
@@ -26,13 +27,14 @@ class PerturbedArgmax(keras.layers.Layer):
 
     Args:
         epsilon: number or schedule, in 1/nats; a schedule follows the number of training calls.
-        solver: "categorical" or a callable scores -> code, registered with
-            `keras.saving.register_keras_serializable` where the model is to be saved.
+        solver: a name ("categorical", "assignment"), a solver (`solvers.TopK(3)`), or a callable
+            scores -> code, registered with `keras.saving.register_keras_serializable` where the
+            model is to be saved.
         seed: integer seed of the noise; None draws one.
         difference: "toward_better", "away_from_worse" or "central".
         loss_scale: d(training loss) / d(loss of one example); None measures it.
 
-    Input: logits [B, K] or [B, N, K] (any shape [B, *event] for a solver of one's own).
+    Input: logits [B, K] or [B, N, K], or [B, *event] as the solver has it.
     Output: code of the same shape, of the layer's compute dtype.
 
     Raises:
@@ -60,7 +62,7 @@ class PerturbedArgmax(keras.layers.Layer):
             raise ValueError(f"Expected `difference` in {DIFFERENCES}; received {difference!r}.")
         if loss_scale is not None and not loss_scale > 0:
             raise ValueError(f"Expected a positive `loss_scale` or None; received {loss_scale!r}.")
-        if isinstance(solver, dict):
+        if isinstance(solver, dict) and "class_name" in solver:
             solver = keras.saving.deserialize_keras_object(solver)
         self.epsilon = schedules.get(epsilon, "epsilon")
         self.solver = solvers.get(solver)
@@ -91,7 +93,8 @@ class PerturbedArgmax(keras.layers.Layer):
         return logits_shape
 
     def get_config(self):
-        solver = solvers.name_of(self.solver)
+        # The package's own solvers know no Keras; they are written as a name and arguments.
+        solver = solvers.serialize(self.solver)
         if solver is None:
             solver = keras.saving.serialize_keras_object(self.solver)
         return {

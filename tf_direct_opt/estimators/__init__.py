@@ -15,6 +15,7 @@ from tf_direct_opt.estimators.rebar import REBAR
 from tf_direct_opt.estimators.relax import RELAX
 from tf_direct_opt.estimators.score_function import ScoreFunction
 from tf_direct_opt.estimators.straight_through import StraightThrough
+from tf_direct_opt.estimators.structured_direct import StructuredDirect
 
 __all__ = [
     "IMLE",
@@ -28,6 +29,7 @@ __all__ = [
     "LocalExpectation",
     "ScoreFunction",
     "StraightThrough",
+    "StructuredDirect",
     "arguments",
     "get",
     "names",

@@ -49,11 +49,7 @@ class Estimator(keras.layers.Layer):
         Returns:
             [B] float32.
         """
-        if loss_fn is None:
-            raise ValueError(
-                "Expected `loss_fn`, a callable codes -> losses; received None. Please call "
-                "estimator(logits, loss_fn=loss_fn, training=True)."
-            )
+        check_loss_fn(loss_fn)
         if logits.shape.rank == 2:
             logits = logits[:, tf.newaxis]
         if not training:
@@ -75,6 +71,15 @@ class Estimator(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seeds.seed}
+
+
+def check_loss_fn(loss_fn) -> None:
+    """Raises ValueError where the loss was forgotten."""
+    if loss_fn is None:
+        raise ValueError(
+            "Expected `loss_fn`, a callable codes -> losses; received None. Please call "
+            "estimator(logits, loss_fn=loss_fn, training=True)."
+        )
 
 
 def check_logits_shape(shape) -> None:

@@ -1,5 +1,6 @@
 """Models composed of the estimators."""
 
 from tf_direct_opt.models.discrete_vae import DiscreteVAE
+from tf_direct_opt.models.structured_vae import StructuredVAE
 
-__all__ = ["DiscreteVAE"]
+__all__ = ["DiscreteVAE", "StructuredVAE"]

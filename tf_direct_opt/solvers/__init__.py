@@ -1,28 +1,72 @@
 """Argmax oracles, one a file; `base.py` states the contract they share."""
 
+from tf_direct_opt.solvers.assignment import Assignment
 from tf_direct_opt.solvers.base import supports_jit
 from tf_direct_opt.solvers.categorical import Categorical
+from tf_direct_opt.solvers.chain import Chain
+from tf_direct_opt.solvers.pairwise_binary import PairwiseBinary
+from tf_direct_opt.solvers.pairwise_max_flow import PairwiseBinaryMaxFlow
+from tf_direct_opt.solvers.pairwise_milp import PairwiseBinaryMILP
+from tf_direct_opt.solvers.shortest_path import ShortestPath
+from tf_direct_opt.solvers.spanning_tree import SpanningTree
+from tf_direct_opt.solvers.top_k import TopK
 from tf_direct_opt.types import Solver
 
-__all__ = ["Categorical", "get", "name_of", "supports_jit"]
+__all__ = [
+    "Assignment",
+    "Categorical",
+    "Chain",
+    "PairwiseBinary",
+    "PairwiseBinaryMILP",
+    "PairwiseBinaryMaxFlow",
+    "ShortestPath",
+    "SpanningTree",
+    "TopK",
+    "get",
+    "name_of",
+    "serialize",
+    "supports_jit",
+]
 
 _REGISTRY = {
+    "assignment": Assignment,
     "categorical": Categorical,
+    "chain": Chain,
+    "pairwise_binary": PairwiseBinary,
+    "pairwise_binary_max_flow": PairwiseBinaryMaxFlow,
+    "pairwise_binary_milp": PairwiseBinaryMILP,
+    "shortest_path": ShortestPath,
+    "spanning_tree": SpanningTree,
+    "top_k": TopK,
 }
 
 
-def get(identifier: str | Solver) -> Solver:
+def get(identifier: str | dict | Solver, **config) -> Solver:
     """The solver of that name, or the callable itself.
 
     Args:
-        identifier: a registered name ("categorical") or a callable with the contract of `base.py`.
+        identifier: a registered name, what `serialize` gave, or a callable with the contract of
+            `base.py`.
+        **config: arguments of a solver given by name.
 
     Raises:
-        ValueError: an unknown name, or something that cannot be called.
+        ValueError: an unknown name, missing or unknown arguments, or something that cannot be
+            called.
+
+    Example:
+        >>> get("top_k", k=3).k
+        3
     """
+    if isinstance(identifier, dict) and set(identifier) == {"name", "config"}:
+        return get(identifier["name"], **identifier["config"])
     if isinstance(identifier, str) and identifier in _REGISTRY:
-        return _REGISTRY[identifier]()
-    if callable(identifier):
+        try:
+            return _REGISTRY[identifier](**config)
+        except TypeError as error:
+            raise ValueError(
+                f"Expected the arguments of the solver {identifier!r}; received {config}: {error}."
+            ) from error
+    if callable(identifier) and not config:
         return identifier
     raise ValueError(
         f"Expected `solver` to be one of {sorted(_REGISTRY)} or a callable scores -> code; "
@@ -31,5 +75,12 @@ def get(identifier: str | Solver) -> Solver:
 
 
 def name_of(solver: Solver) -> str | None:
-    """The name under which `get` makes a solver like this one; None for a callable of one's own."""
+    """The name under which `get` makes a solver of this kind; None for a callable of one's own."""
     return next((name for name, made in _REGISTRY.items() if type(solver) is made), None)
+
+
+def serialize(solver: Solver) -> str | dict | None:
+    """What `get` makes the same solver from, fit for JSON; None for a callable of one's own."""
+    name = name_of(solver)
+    config = solver.get_config() if name and hasattr(solver, "get_config") else {}
+    return {"name": name, "config": config} if config else name

@@ -1,0 +1,70 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import learn_matching
+import numpy as np
+import pytest
+import tensorflow as tf
+
+PROGRAM = pathlib.Path(__file__).parents[1] / "examples/learn_matching.py"
+
+
+def test_pairs_of_sets_are_permuted_and_of_different_images():
+    images = learn_matching.digit_images("validation")
+    (first, second), permutation = learn_matching.pairs_of_sets(images, 20, 0.0, seed=0)
+    assert first.shape == second.shape == (20, 10, 64)
+    for axis in (1, 2):
+        np.testing.assert_array_equal(permutation.sum(axis=axis), np.ones([20, 10]))
+    digit = {image.tobytes(): label for label, group in enumerate(images) for image in group}
+    for matched, one, other in zip(permutation, first, second, strict=True):
+        labels = [np.array([digit[image.tobytes()] for image in images]) for images in (one, other)]
+        np.testing.assert_array_equal(labels[0][:, np.newaxis] == labels[1], matched)
+    ordered = np.einsum("bij,bjp->bip", permutation, second)
+    assert np.all(np.any(first != ordered, axis=-1))
+
+
+def test_the_parts_share_no_image():
+    parts = {
+        part: {image.tobytes() for group in learn_matching.digit_images(part) for image in group}
+        for part in ("train", "validation", "test")
+    }
+    assert [len(images) for images in parts.values()] == [900, 300, 597]
+    assert len(set.union(*parts.values())) == 1797
+
+
+def test_sinkhorn_is_doubly_stochastic_and_tends_to_the_assignment():
+    scores = np.random.default_rng(0).normal(size=[7, 10, 10]).astype(np.float32)
+    matrix = learn_matching.GumbelSinkhorn(1.0, 50, seed=0)(scores, training=True).numpy()
+    for axis in (1, 2):
+        np.testing.assert_allclose(matrix.sum(axis=axis), np.ones([7, 10]), atol=1e-3)
+    cold = learn_matching.GumbelSinkhorn(0.01, 2000, seed=0)(scores)
+    best = learn_matching.tdo.solvers.Assignment()(scores)
+    assert np.mean(np.all(np.round(cold) == best, axis=(1, 2))) >= 6 / 7
+
+
+def test_losses_of_a_permutation():
+    permutation = tf.eye(10)[tf.newaxis]
+    shifted = tf.roll(permutation, 1, axis=-1)
+    for loss, worst in ((learn_matching.num_wrong, 10.0), (learn_matching.squared, 20.0)):
+        np.testing.assert_allclose(loss(permutation, permutation), [0.0])
+        np.testing.assert_allclose(loss(permutation, shifted), [worst])
+    np.testing.assert_allclose(
+        learn_matching.negative_log(permutation, permutation), [0.0], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ["direct", "gumbel_sinkhorn"])
+def test_program_learns_and_writes_its_result(tmp_path, method):
+    flags = ["--num_train=400", "--epochs=4", "--num_test=100", "--learning_rate=5e-3", "--seeds=3"]
+    command = [sys.executable, str(PROGRAM), *flags, f"--method={method}"]
+    done = subprocess.run(
+        [*command, f"--output_dir={tmp_path}"], check=True, capture_output=True, text=True
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert result["steps"] == 32
+    # One image in ten is matched rightly by chance.
+    assert result["runs"][0]["test_images"] > 0.4
