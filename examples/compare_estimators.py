@@ -136,7 +136,7 @@ def cpu_seconds_an_epoch(cell: dict) -> float:
         import training
 
         with flagsaver.flagsaver(**cell):
-            presets.apply()
+            presets.apply(FLAGS.estimator, FLAGS.num_variables)
             measured[name] = training.cpu_seconds_an_epoch(train_vae.build_model)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

@@ -165,7 +165,9 @@ def plot(rows: list[dict]):
                 panel.plot(bias, values, marker="o", markersize=4, label=name)
                 for row, x, y in zip(of, bias, values, strict=True):
                     text = row["setting"].partition("=")[2]
-                    panel.annotate(text, (x, y), fontsize=6, textcoords="offset points", xytext=(3, 3))
+                    panel.annotate(
+                        text, (x, y), fontsize=6, textcoords="offset points", xytext=(3, 3)
+                    )
         axes[0, column].set(
             title=stage, xscale="log", yscale="log", ylabel="deviation at one decoder evaluation"
         )

@@ -10,19 +10,33 @@ FLAGS = flags.FLAGS
 # `warmup` is the share of all epochs that the first phase takes.
 _TWO_PHASE = {"kl_schedule": "two_phase", "warmup": 1 / 3}
 _ANNEALED = {"kl_schedule": "annealed", "kl_weight_first": 10.0, "warmup": 1 / 2}
-_COOLED = {**_ANNEALED, "temperature": 1.0, "temperature_rate": 3e-4, "temperature_final": 0.1}
 
-PRESETS = {
+# One variable: what decides is whether the symmetry of the codes is broken before the KL counts.
+_ONE = {
     "direct": _TWO_PHASE,
-    "gumbel_softmax": _COOLED,
+    "gumbel_softmax": {**_ANNEALED, "temperature_rate": 3e-4, "temperature_final": 0.1},
     "imle": _TWO_PHASE,
+    "straight_through": {**_ANNEALED, "temperature_rate": 1e-4, "temperature_final": 0.3},
     "structured_direct": _TWO_PHASE,
 }
 
+# Several: they share the image between them, nothing collapses, and the bound is trained at once.
+_SMALL_BIAS = {"epsilon_schedule": "constant", "epsilon_final": 0.3, "difference": "central"}
+_HALF = {"temperature": 0.5}
+_SEVERAL = {
+    "direct": _SMALL_BIAS,
+    "gumbel_softmax": _HALF,
+    "imle": _SMALL_BIAS,
+    "straight_through": _HALF,
+}
 
-def apply(estimator: str) -> None:
+
+def apply(estimator: str, num_variables: int = 1) -> None:
     """Gives every flag that was left at its default the value of the estimator's preset."""
-    preset = dict(PRESETS.get(estimator, _ANNEALED))
+    if num_variables == 1:
+        preset = dict(_ONE.get(estimator, _ANNEALED))
+    else:
+        preset = {"kl_schedule": "constant", "warmup": 0.0, **_SEVERAL.get(estimator, {})}
     preset["warmup_epochs"] = int(preset.pop("warmup") * FLAGS.epochs)
     for name, value in preset.items():
         if not FLAGS[name].present:

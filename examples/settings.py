@@ -18,6 +18,12 @@ flags.DEFINE_float("epsilon", 1.0, "First epsilon, 1/nats.")
 flags.DEFINE_float("epsilon_final", 0.1, "Last epsilon, 1/nats.")
 flags.DEFINE_float("epsilon_rate", 1e-5, "Decay a step of the exponential schedule.", 0.0)
 flags.DEFINE_enum(
+    "difference",
+    "toward_better",
+    ["toward_better", "away_from_worse", "central"],
+    "Sign of the step of epsilon.",
+)
+flags.DEFINE_enum(
     "kl_schedule",
     "two_phase",
     ["two_phase", "constant", "linear", "annealed"],

@@ -52,6 +52,7 @@ def build_model(steps_an_epoch: int):
         perturbation=FLAGS.perturbation,
         nonnegative=FLAGS.nonnegative,
         epsilon=settings.epsilon(steps_an_epoch),
+        difference=FLAGS.difference,
         kl_weight=settings.kl_weight(steps_an_epoch),
         hidden_units=FLAGS.hidden_units,
         seed=FLAGS.seed,

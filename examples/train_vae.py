@@ -43,6 +43,7 @@ def build_model(steps_an_epoch: int):
     )
     choices = {
         "epsilon": settings.epsilon(steps_an_epoch),
+        "difference": FLAGS.difference,
         "temperature": temperature,
         "seed": FLAGS.seed,
     }
@@ -58,7 +59,7 @@ def build_model(steps_an_epoch: int):
 
 def prepare() -> experiment.Run:
     """Completes the flags by the estimator's preset, checks them and opens the output folder."""
-    presets.apply(FLAGS.estimator)
+    presets.apply(FLAGS.estimator, FLAGS.num_variables)
     settings.check()
     return experiment.prepare(
         FLAGS.find_module_defining_flag("estimator"),

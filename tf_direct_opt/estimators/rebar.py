@@ -35,7 +35,9 @@ class REBAR(Estimator):
     def __init__(self, initial_temperature=0.5, seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
         if not initial_temperature > 0:
-            raise ValueError(f"Expected `initial_temperature` to be positive; received {initial_temperature!r}.")
+            raise ValueError(
+                f"Expected `initial_temperature` to be positive; received {initial_temperature!r}."
+            )
         self.initial_temperature = initial_temperature
 
     def build(self, logits_shape):
