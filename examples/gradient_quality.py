@@ -163,11 +163,8 @@ def plot(rows: list[dict]):
             deviation = [max(float(row["deviation_an_evaluation"]), floor) for row in of]
             for panel, values in zip(axes[:, column], (deviation, cosine), strict=True):
                 panel.plot(bias, values, marker="o", markersize=4, label=name)
-                for row, x, y in zip(of, bias, values, strict=True):
-                    text = row["setting"].partition("=")[2]
-                    panel.annotate(
-                        text, (x, y), fontsize=6, textcoords="offset points", xytext=(3, 3)
-                    )
+                for row, *point in zip(of, bias, values, strict=True):
+                    panel.annotate(row["setting"].partition("=")[2], point, fontsize=6)
         axes[0, column].set(
             title=stage, xscale="log", yscale="log", ylabel="deviation at one decoder evaluation"
         )

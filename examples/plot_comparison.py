@@ -4,8 +4,8 @@
         --limits=benchmarks/results/em_limit.jsonl --output_dir=benchmarks/results
 
 One picture for each data set and number of variables: the loss of the test images against epochs,
-or decoder evaluations, and against CPU seconds; a panel for each K. A line is the mean over the seeds,
-the band their range, and the legend names the schedules that were used.
+or decoder evaluations, and against CPU seconds; a panel for each K. A line is the mean over the
+seeds, the band their range, and the legend names the schedules that were used.
 """
 
 import collections

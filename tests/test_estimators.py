@@ -206,7 +206,7 @@ class TestREBAR(Unbiased):
         assert after < 0.9 * before
 
     def test_bad_arguments_are_refused(self):
-        with pytest.raises(ValueError, match="Expected `initial_temperature` to be positive"):
+        with pytest.raises(ValueError, match="Expected a positive `initial_temperature`"):
             self.make(initial_temperature=0.0)
         with pytest.raises(ValueError, match="Expected binary variables"):
             self.make()(tf.zeros([2, 3]), loss_fn=lambda codes: codes, training=True)
