@@ -36,9 +36,10 @@ flags.DEFINE_integer("num_train", 2000, "Pairs of sets to train on.", lower_boun
 flags.DEFINE_integer("num_test", 500, "Held-out pairs of sets.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 50, "Pairs of sets in a step.", lower_bound=1)
 flags.DEFINE_float("pixel_noise", 0.2, "Standard deviation of the noise; pixels lie in [0, 1].")
-flags.DEFINE_float("learning_rate", 2e-3, "Of Adam.")
-flags.DEFINE_float("epsilon", 1.0, "Step of `direct`, in 1/(images matched wrongly).")
-flags.DEFINE_float("temperature", 1.0, "Of the Sinkhorn operator.")
+flags.DEFINE_float("learning_rate", 5e-3, "Of Adam.")
+flags.DEFINE_float("epsilon", 3.0, "Step of `direct`, in 1/(images matched wrongly).")
+flags.DEFINE_enum("difference", "central", tdo.direct.DIFFERENCES, "Sign of the step.")
+flags.DEFINE_float("temperature", 2.0, "Of the Sinkhorn operator.")
 flags.DEFINE_integer("sinkhorn_steps", 20, "Normalisations of rows and columns.", lower_bound=1)
 flags.DEFINE_enum(
     "sinkhorn_loss", "linear", ["linear", "squared", "log"], "Loss of the relaxed permutation."
@@ -131,7 +132,8 @@ def run(seed: int) -> dict:
     train = pairs_of_sets(digit_images("train"), FLAGS.num_train, FLAGS.pixel_noise, seed)
     scores = score_model()
     if FLAGS.method == "direct":
-        matrix = tdo.layers.PerturbedArgmax(FLAGS.epsilon, "assignment", seed)(scores.output)
+        layer = tdo.layers.PerturbedArgmax(FLAGS.epsilon, "assignment", seed, FLAGS.difference)
+        matrix = layer(scores.output)
         loss = num_wrong
     else:
         layer = GumbelSinkhorn(FLAGS.temperature, FLAGS.sinkhorn_steps, seed)

@@ -57,7 +57,7 @@ def test_losses_of_a_permutation():
 
 @pytest.mark.parametrize("method", ["direct", "gumbel_sinkhorn"])
 def test_program_learns_and_writes_its_result(tmp_path, method):
-    flags = ["--num_train=400", "--epochs=4", "--num_test=100", "--learning_rate=5e-3", "--seeds=3"]
+    flags = ["--num_train=400", "--epochs=4", "--num_test=100", "--seeds=3"]
     command = [sys.executable, str(PROGRAM), *flags, f"--method={method}"]
     done = subprocess.run(
         [*command, f"--output_dir={tmp_path}"], check=True, capture_output=True, text=True

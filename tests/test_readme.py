@@ -12,9 +12,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_layer_snippet_runs_and_is_short():
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert 10 <= len(snippet.splitlines()) <= 20
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def output_of(snippet):
     done = subprocess.run(
         [sys.executable, "-c", snippet],
         capture_output=True,
@@ -23,9 +24,25 @@ def test_the_layer_snippet_runs_and_is_short():
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    losses = [float(loss) for loss in re.findall(r" loss: ([0-9.]+)", done.stdout)]
+    return done.stdout
+
+
+def test_every_snippet_is_short_and_tested_below():
+    for snippet, name in zip(SNIPPETS, ("load_digits", "TwoOfEachHalf"), strict=True):
+        assert name in snippet
+        assert 10 <= len(snippet.splitlines()) <= 20
+
+
+def test_the_layer_snippet_runs():
+    output = output_of(SNIPPETS[0])
+    losses = [float(loss) for loss in re.findall(r" loss: ([0-9.]+)", output)]
     # The entropy of the average image is 0.46 nats a pixel.
     assert losses[-1] < 0.4
+
+
+def test_the_snippet_of_a_solver_of_ones_own_runs():
+    code = [[float(bit) for bit in re.findall(r"[01]\.", output_of(SNIPPETS[1]))]]
+    assert [sum(row[:4]) for row in code] == [sum(row[4:]) for row in code] == [2.0]
 
 
 def test_ci_runs_the_lines_of_the_readme():
