@@ -1,32 +1,30 @@
 """Bias, variance and direction of every estimator's gradient against the exact one.
 
-    python examples/gradient_quality.py --k=10 --output_dir=runs/quality_k10
+    python examples/gradient_quality.py --k=10 --output_dir=runs/quality
     python examples/gradient_quality.py --k=2 --num_variables=8 --output_dir=runs/quality_binary
 
-A discrete VAE, as initialised and after --epochs epochs of training, gives two encoders and
-decoders. On one batch of images the gradient of E_q f towards the encoder's weights is computed
-exactly, by enumeration of all K^N codes, and drawn --draws times from every estimator that the
-shape allows, over a grid of its epsilon, temperature or number of samples.
+The model of train_vae.py, as initialised and as trained by it with the same flags, gives two
+encoders and decoders. On one batch of training images the gradient of E_q f towards the encoder's
+weights is computed exactly, by enumeration of all K^N codes, and drawn --draws times from every
+estimator that the shape allows, over a grid of its epsilon, temperature or number of samples.
 
-Into --output_dir: gradient_quality.csv and .png. All figures are relative to the norm of the exact
-gradient: bias, standard deviation of a draw, the same at the price of one decoder evaluation an
-image (a deviation falls with the root of what is averaged), and the mean cosine.
+Into --output_dir: the run, and gradient_quality.csv and .png. All figures are relative to the norm
+of the exact gradient: bias, standard deviation of a draw, the same at the price of one decoder
+evaluation an image (a deviation falls with the root of what is averaged), and the mean cosine.
 """
 
 import csv
 import itertools
 import json
 import math
-import pathlib
 
-import data
 import experiment
+import train_vae
 from absl import app, flags
 
 FLAGS = flags.FLAGS
 
-_K = flags.DEFINE_integer("k", 10, "Categories a variable.", lower_bound=2)
-_NUM_VARIABLES = flags.DEFINE_integer("num_variables", 1, "Variables.", lower_bound=1)
+_ESTIMATORS = flags.DEFINE_list("estimators", None, "Estimators [all that the shape allows].")
 _DRAWS = flags.DEFINE_integer("draws", 400, "Draws of every estimator.", lower_bound=2)
 
 MAX_CODES = 4096
@@ -51,7 +49,9 @@ BINARY = ("disarm", "rebar", "relax")
 def settings():
     """Name and arguments of every estimator of the grid that the shape allows."""
     for name, grid in GRID:
-        if (name in BINARY and _K.value != 2) or (name == "exact" and _NUM_VARIABLES.value != 1):
+        if _ESTIMATORS.value and name not in _ESTIMATORS.value:
+            continue
+        if (name in BINARY and FLAGS.k != 2) or (name == "exact" and FLAGS.num_variables != 1):
             continue
         for values in itertools.product(*grid.values()):
             yield name, dict(zip(grid, values, strict=True))
@@ -177,40 +177,29 @@ def plot(rows: list[dict]):
 def main(argv):
     with experiment.input_errors():
         experiment.refuse_arguments(argv)
-        if FLAGS.output_dir is None:
-            raise ValueError("Expected --output_dir, the folder of the results; received none.")
-        if _K.value**_NUM_VARIABLES.value > MAX_CODES:
+        num_codes = FLAGS.k**FLAGS.num_variables
+        if num_codes > MAX_CODES:
             raise ValueError(
-                f"Expected at most {MAX_CODES} codes for the exact gradient; received --k="
-                f"{_K.value} and --num_variables={_NUM_VARIABLES.value}, which make "
-                f"{_K.value**_NUM_VARIABLES.value}."
+                f"Expected at most {MAX_CODES} codes for the exact gradient; received {num_codes}, "
+                f"from --k={FLAGS.k} and --num_variables={FLAGS.num_variables}."
             )
-        data.require_prepared(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+        run = train_vae.prepare()
+        import data
         import keras
         import tensorflow as tf
+        import training
 
-        import tf_direct_opt as tdo
         from tf_direct_opt.files import replacing
 
         images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+        batch = tf.cast(images.train[: FLAGS.batch_size], tf.float32)
         keras.utils.set_random_seed(FLAGS.seed)
-        model = tdo.models.DiscreteVAE(
-            num_variables=_NUM_VARIABLES.value,
-            num_categories=_K.value,
-            epsilon=0.1,
-            kl_weight=1.0,
-            seed=FLAGS.seed,
-        )
-        model.compile(keras.optimizers.Adam(1e-3))
-        train = tf.cast(images.train, tf.float32)
-        model.build(train.shape)
-        batch = train[: FLAGS.batch_size]
-        rows = measure(model, batch, "untrained")
-        model.fit(train, batch_size=100, epochs=FLAGS.epochs, verbose=0)
-        rows += measure(model, batch, "trained")
-        directory = pathlib.Path(FLAGS.output_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "gradient_quality.csv"
+        untrained = train_vae.build_model(1)
+        untrained.build(batch.shape)
+        rows = measure(untrained, batch, "untrained")
+        training.train(run, train_vae.build_model)
+        rows += measure(keras.models.load_model(run.directory / "model.keras"), batch, "trained")
+        path = run.directory / "gradient_quality.csv"
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()

@@ -29,8 +29,9 @@ def test_quality_of_known_draws():
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     code, _, err = run(
-        "--k=2", "--num_variables=3", "--draws=200", "--epochs=2", "--batch_size=20",
-        f"--output_dir={folder}", program=PROGRAM,
+        "--k=2", "--num_variables=3", "--draws=200", "--epochs=2",
+        "--estimators=local_expectation,score_function,disarm,rebar,relax,gumbel_softmax", "--hidden_units=16",
+        "--verbose=0", f"--output_dir={folder}", program=PROGRAM,
     )  # fmt: skip
     assert code == 0, err
     with (folder / "gradient_quality.csv").open(newline="") as file:
@@ -40,17 +41,16 @@ def table(tmp_path_factory):
 def test_unbiased_estimators_are_unbiased_and_biased_ones_are_not(table):
     _, rows = table
     names = {row["estimator"] for row in rows}
-    assert {"disarm", "rebar", "relax", "local_expectation", "direct central"} <= names
-    unbiased = ("local_expectation", "score_function", "disarm", "rebar", "relax")
+    unbiased = {"local_expectation", "score_function", "disarm", "rebar", "relax"}
+    assert names == {*unbiased, "gumbel_softmax"}
     for row in rows:
         if row["estimator"] in unbiased:
             # `bias` is what exceeds the expected error of a mean of 200 draws.
             assert float(row["bias"]) < 2 * float(row["bias_error"]) + 1e-3, row
     for stage in ("untrained", "trained"):
         by = {(row["estimator"], row["setting"]): row for row in rows if row["model"] == stage}
-        for name, large in (("gumbel_softmax", "temperature=3"), ("imle", "epsilon=3")):
-            row = by[name, large]
-            assert float(row["bias"]) > 3 * float(row["bias_error"]), row
+        row = by["gumbel_softmax", "temperature=3"]
+        assert float(row["bias"]) > 3 * float(row["bias_error"]), row
         # Four times the samples: half the deviation.
         few, many = (by["score_function", f"num_samples={n}"] for n in (4, 16))
         assert float(few["deviation"]) > 1.5 * float(many["deviation"])
