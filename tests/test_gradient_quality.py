@@ -30,7 +30,8 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     code, _, err = run(
         "--k=2", "--num_variables=3", "--draws=200", "--epochs=2",
-        "--estimators=local_expectation,score_function,disarm,rebar,relax,gumbel_softmax", "--hidden_units=16",
+        "--estimators=local_expectation,score_function,disarm,rebar,relax,gumbel_softmax",
+        "--hidden_units=16",
         "--verbose=0", f"--output_dir={folder}", program=PROGRAM,
     )  # fmt: skip
     assert code == 0, err
