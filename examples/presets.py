@@ -21,12 +21,12 @@ _ONE = {
 }
 
 # Several: they share the image between them, nothing collapses, and the bound is trained at once.
-_SMALL_BIAS = {"epsilon_schedule": "constant", "epsilon_final": 0.3, "difference": "central"}
+_SMALL_STEP = {"epsilon_schedule": "constant", "epsilon_final": 0.1}
 _HALF = {"temperature": 0.5}
 _SEVERAL = {
-    "direct": _SMALL_BIAS,
+    "direct": _SMALL_STEP,
     "gumbel_softmax": _HALF,
-    "imle": _SMALL_BIAS,
+    "imle": _SMALL_STEP,
     "straight_through": _HALF,
 }
 
