@@ -18,7 +18,7 @@ EXAMPLES = [
 ]
 SOLVERS = ["scipy"]  # Assignment and PairwiseBinaryMILP (HiGHS).
 MAXFLOW = ["PyMaxflow"]  # PairwiseBinaryMaxFlow; GPL, therefore an extra of its own.
-TEST = ["networkx", "pytest>=8", "pytest-cov", "ruff", *SOLVERS, *MAXFLOW]
+TEST = ["networkx", "pytest>=8", "pytest-cov", "pytest-xdist", "ruff", *SOLVERS, *MAXFLOW]
 
 setuptools.setup(
     name="tf_direct_opt",

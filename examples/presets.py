@@ -17,7 +17,6 @@ _ONE = {
     "gumbel_softmax": {**_ANNEALED, "temperature_rate": 3e-4, "temperature_final": 0.1},
     "imle": _TWO_PHASE,
     "straight_through": {**_ANNEALED, "temperature_rate": 1e-4, "temperature_final": 0.3},
-    "structured_direct": _TWO_PHASE,
 }
 
 # Several: they share the image between them, nothing collapses, and the bound is trained at once.
@@ -28,6 +27,7 @@ _SEVERAL = {
     "gumbel_softmax": _HALF,
     "imle": _SMALL_STEP,
     "straight_through": _HALF,
+    "structured_direct": _SMALL_STEP,
 }
 
 

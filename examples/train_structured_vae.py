@@ -61,7 +61,7 @@ def build_model(steps_an_epoch: int):
 
 def prepare() -> experiment.Run:
     """Completes the flags by the preset, checks them and opens the output folder."""
-    presets.apply("structured_direct")
+    presets.apply("structured_direct", FLAGS.n)
     settings.check()
     coupled = FLAGS.structure == "pairwise"
     if coupled and FLAGS.solver == "enumerate" and FLAGS.n > _MAX_ENUMERATED:
