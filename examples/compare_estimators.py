@@ -103,8 +103,8 @@ def cell_flags(cell: dict):
             epochs = _EVALUATIONS.value / decoder_evaluations(cell)
         else:
             epochs = _CPU_SECONDS.value / cpu_seconds_an_epoch(cell)
-        # About ten evaluations each, whatever the number of epochs; the last is at the end.
-        changes["watch_every"] = max(round(epochs / 10), 1)
+        # About six evaluations each, whatever the number of epochs; the last is at the end.
+        changes["watch_every"] = max(round(epochs / 6), 1)
         changes["epochs"] = max(round(epochs / changes["watch_every"]), 1) * changes["watch_every"]
     with flagsaver.flagsaver(**changes):
         yield

@@ -1,5 +1,8 @@
-"""The cost of an estimator that no machine changes: how many codes the decoder decodes."""
+"""What is measured of an estimator and no machine changes: its cost, and how good a gradient is."""
 
+import math
+
+import numpy as np
 import tensorflow as tf
 
 
@@ -20,3 +23,22 @@ def decoder_evaluations(
     logits = tf.zeros([batch_size, num_variables, num_categories])
     estimator(logits, loss_fn=loss_fn, training=True)
     return count / batch_size
+
+
+def gradient_quality(
+    samples: np.ndarray,  # [R, W]
+    exact: np.ndarray,  # [W]
+) -> dict[str, float]:
+    """Bias, deviation and cosine of R drawn gradients, relative to the norm of the exact one."""
+    norm = np.linalg.norm(exact)
+    mean = samples.mean(axis=0)
+    variance = np.sum(samples.var(axis=0, ddof=1))
+    # The mean of R draws is off by the bias and, on average, by variance / R.
+    squared_bias = max(np.sum((mean - exact) ** 2) - variance / len(samples), 0.0)
+    lengths = np.maximum(np.linalg.norm(samples, axis=1), 1e-30)
+    return {
+        "bias": math.sqrt(squared_bias) / norm,
+        "bias_error": math.sqrt(variance / len(samples)) / norm,
+        "deviation": math.sqrt(variance) / norm,
+        "cosine": float(np.mean(samples @ exact / lengths / norm)),
+    }

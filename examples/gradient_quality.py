@@ -98,27 +98,9 @@ def _flat(gradients):
     return np.concatenate([np.ravel(gradient) for gradient in gradients]).astype(np.float64)
 
 
-def quality(samples, exact) -> dict:
-    """Relative bias, deviation and cosine of drawn gradients [R, W] against the exact one [W]."""
-    import numpy as np
-
-    norm = np.linalg.norm(exact)
-    mean = samples.mean(axis=0)
-    variance = np.sum(samples.var(axis=0, ddof=1))
-    # The mean of R draws is off by the bias and, on average, by variance / R.
-    squared_bias = max(np.sum((mean - exact) ** 2) - variance / len(samples), 0.0)
-    lengths = np.maximum(np.linalg.norm(samples, axis=1), 1e-30)
-    return {
-        "bias": math.sqrt(squared_bias) / norm,
-        "bias_error": math.sqrt(variance / len(samples)) / norm,
-        "deviation": math.sqrt(variance) / norm,
-        "cosine": float(np.mean(samples @ exact / lengths / norm)),
-    }
-
-
 def measure(model, images, stage: str) -> list[dict]:
     """A row for every estimator and setting."""
-    from evaluations import decoder_evaluations
+    from evaluations import decoder_evaluations, gradient_quality
 
     import tf_direct_opt as tdo
 
@@ -130,7 +112,7 @@ def measure(model, images, stage: str) -> list[dict]:
         cost = decoder_evaluations(
             estimator, model.num_variables, model.num_categories, len(images)
         )
-        row = quality(drawn_gradients(model, images, estimator, _DRAWS.value), exact)
+        row = gradient_quality(drawn_gradients(model, images, estimator, _DRAWS.value), exact)
         row["deviation_an_evaluation"] = row["deviation"] * math.sqrt(cost)
         difference = arguments.pop("difference", None)
         setting = "".join(f"{key}={value:g}" for key, value in arguments.items())

@@ -116,7 +116,7 @@ def test_budgets(tmp_path):
     last = {row["estimator"]: row for row in rows}
     assert [last[name]["epoch"] for name in ("direct", "disarm")] == ["12", "24"]
     assert {row["decoder_evaluations"] for row in last.values()} == {"48"}
-    assert sum(row["estimator"] == "disarm" for row in rows) == 12
+    assert sum(row["estimator"] == "disarm" for row in rows) == 6
     code, _, err = run(
         *binary, "--hidden_units=16", "--verbose=0", "--cpu_seconds=2",
         f"--output_dir={tmp_path / 'b'}", program=PROGRAM,
@@ -125,8 +125,8 @@ def test_budgets(tmp_path):
     measured = json.loads((tmp_path / "b" / "cpu_seconds.json").read_text())
     for estimator in ("direct", "disarm"):
         epoch = max(int(r["epoch"]) for r in rows_of(tmp_path / "b") if r["estimator"] == estimator)
-        # Rounded to whole tenths of the run.
-        assert epoch == pytest.approx(2 / measured[f"digits-k2-{estimator}"], rel=0.1, abs=1)
+        # Rounded to a whole number of evaluations.
+        assert epoch == pytest.approx(2 / measured[f"digits-k2-{estimator}"], rel=0.15, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,9 @@ def test_omniglot_small_shares_no_alphabet_with_its_test():
 @pytest.mark.real_data
 def test_omniglot_without_its_official_splits_is_a_clear_error():
     require("omniglot")
-    with pytest.raises(ValueError, match=r"Expected the split 'train.*' of 'omniglot'.*small1"):
+    with pytest.raises(
+        ValueError, match=r"Expected the splits \['test', 'train'\] of 'omniglot'.*small1"
+    ):
         data.load("omniglot")
 
 

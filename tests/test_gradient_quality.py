@@ -2,10 +2,10 @@
 
 import csv
 
-import gradient_quality
 import numpy as np
 import pytest
 import tensorflow as tf
+from evaluations import gradient_quality
 from test_train_vae import run
 
 PROGRAM = ("examples/gradient_quality.py",)
@@ -17,12 +17,12 @@ def test_quality_of_known_draws():
     generator = np.random.default_rng(0)
     exact = np.array([2.0, 0.0, 0.0])
     samples = exact + [0.3, 0.0, 0.0] + 0.5 * generator.normal(size=[40_000, 3])
-    row = gradient_quality.quality(samples, exact)
+    row = gradient_quality(samples, exact)
     assert row["bias"] == pytest.approx(0.15, abs=0.005)
     assert row["deviation"] == pytest.approx(np.sqrt(3) * 0.25, rel=0.01)
     assert row["bias_error"] == pytest.approx(np.sqrt(3) * 0.25 / 200, rel=0.01)
     assert 0.9 < row["cosine"] < 1.0
-    assert gradient_quality.quality(np.stack([2 * exact] * 2), exact)["cosine"] == 1.0
+    assert gradient_quality(np.stack([2 * exact] * 2), exact)["cosine"] == 1.0
 
 
 @pytest.fixture(scope="module")

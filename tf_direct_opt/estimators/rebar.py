@@ -36,7 +36,7 @@ class REBAR(Estimator):
         super().__init__(seed=seed, **kwargs)
         if not initial_temperature > 0:
             raise ValueError(
-                f"Expected `initial_temperature` to be positive; received {initial_temperature!r}."
+                f"Expected a positive `initial_temperature`; received {initial_temperature!r}."
             )
         self.initial_temperature = initial_temperature
 
