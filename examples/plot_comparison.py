@@ -97,7 +97,7 @@ def plot(rows: list[dict], limit: dict[str, float], across: list[str]):
     handles = dict(zip(*axes[0, 0].get_legend_handles_labels()[::-1], strict=True))
     figure.legend(handles.values(), handles, loc="lower center", ncols=2, fontsize="small")
     figure.suptitle(_title(rows, ordinate))
-    figure.tight_layout(rect=(0, 0.03 + 0.03 * len(handles), 1, 1))
+    figure.tight_layout(rect=(0, 0.06 + 0.015 * len(handles), 1, 1))
     return figure
 
 
