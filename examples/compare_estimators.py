@@ -4,7 +4,7 @@
 
 Every cell of the grid is a run of train_vae.py in a folder of its own, with the schedules that
 presets.py has for its estimator; flags that are given hold for all of them. All cells get --epochs
-epochs or, where a budget is given, as many as spend it: decoder evaluations an image, or CPU
+epochs or, where budgets are given, as many as spend them: decoder evaluations an image, CPU
 seconds. Given the same --output_dir again, finished cells are kept and a cut one goes on where it
 was.
 
@@ -17,6 +17,7 @@ import contextlib
 import csv
 import itertools
 import json
+import math
 import pathlib
 import statistics
 
@@ -98,16 +99,25 @@ def cell_flags(cell: dict):
     """The flags of train_vae.py are those of the cell for a while."""
     changes = {**cell, "watch": "test", "resume": True}
     changes["output_dir"] = str(pathlib.Path(FLAGS.output_dir) / name_of(cell))
-    if _EVALUATIONS.value or _CPU_SECONDS.value:
-        if _EVALUATIONS.value:
-            epochs = _EVALUATIONS.value / decoder_evaluations(cell)
-        else:
-            epochs = _CPU_SECONDS.value / cpu_seconds_an_epoch(cell)
-        # About six evaluations each, whatever the number of epochs; the last is at the end.
-        changes["watch_every"] = max(round(epochs / 6), 1)
-        changes["epochs"] = max(round(epochs / changes["watch_every"]), 1) * changes["watch_every"]
+    epochs = [budget / cost_an_epoch(cell, name) for name, budget in budgets().items()]
+    if epochs:
+        # About six evaluations within the smaller budget, the last where the larger is spent.
+        every = max(round(min(epochs) / 6), 1)
+        changes |= {"watch_every": every, "epochs": every * math.ceil(max(epochs) / every)}
     with flagsaver.flagsaver(**changes):
         yield
+
+
+def budgets() -> dict[str, float]:
+    """The budgets that are given, by the column of the table that counts them."""
+    given = {"decoder_evaluations": _EVALUATIONS.value, "cpu_seconds": _CPU_SECONDS.value}
+    return {name: budget for name, budget in given.items() if budget is not None}
+
+
+def cost_an_epoch(cell: dict, budget: str) -> float:
+    """What an epoch of the cell takes of a budget."""
+    measure = {"decoder_evaluations": decoder_evaluations, "cpu_seconds": cpu_seconds_an_epoch}
+    return measure[budget](cell)
 
 
 def name_of(cell: dict) -> str:
@@ -177,19 +187,26 @@ def write_table(rows: list[dict]) -> None:
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """The last figures of each data set, K and estimator: mean and spread over the seeds."""
-    last = {}
-    for row in rows:
-        key = (row["dataset"], row["k"], row["estimator"])
-        last.setdefault(key, {})[row["seed"]] = row
+    """The last figures of each data set, K and estimator: mean and range over the seeds.
+
+    Under each budget, where there are any: the last evaluation that does not exceed it by more
+    than the twentieth part that an epoch's seconds may differ from what was measured.
+    """
     lines = []
-    for (dataset, k, estimator), by_seed in last.items():
-        line = {"dataset": dataset, "k": k, "estimator": estimator, "seeds": len(by_seed)}
-        for name in ("negative_elbo", "bound"):
-            figures = [float(row[name]) for row in by_seed.values()]
-            line[name] = round(statistics.mean(figures), 2)
-            line[f"{name}_range"] = round(max(figures) - min(figures), 2)
-        lines.append(line)
+    for budget, limit in (budgets() or {"epoch": FLAGS.epochs}).items():
+        last = {}
+        for row in rows:
+            if float(row[budget]) <= 1.05 * limit:
+                key = (row["dataset"], row["k"], row["estimator"])
+                last.setdefault(key, {})[row["seed"]] = row
+        for (dataset, k, estimator), by_seed in last.items():
+            line = {"dataset": dataset, "k": k, "estimator": estimator, "seeds": len(by_seed)}
+            line[budget] = limit
+            for name in ("negative_elbo", "bound"):
+                figures = [float(row[name]) for row in by_seed.values()]
+                line[name] = round(statistics.mean(figures), 2)
+                line[f"{name}_range"] = round(max(figures) - min(figures), 2)
+            lines.append(line)
     return lines
 
 
@@ -198,8 +215,11 @@ def main(argv):
         experiment.refuse_arguments(argv)
         if FLAGS.output_dir is None:
             raise ValueError("Expected --output_dir, the folder of the comparison; received none.")
-        if _EVALUATIONS.value and _CPU_SECONDS.value:
-            raise ValueError("Expected one of --decoder_evaluations and --cpu_seconds, not both.")
+        if len(budgets()) > 1 and FLAGS.learning_rate_schedule != "constant":
+            raise ValueError(
+                "Expected --learning_rate_schedule=constant with two budgets: another one would be "
+                f"cut short by the smaller; received {FLAGS.learning_rate_schedule}."
+            )
         cells = grid()
         for cell in cells:  # Mistakes are answered before hours of training.
             with cell_flags(cell):
@@ -218,9 +238,7 @@ def main(argv):
             rows += rows_of(cell)
             write_table(rows)
         limits = pathlib.Path(_LIMITS.value) if _LIMITS.value else None
-        across = ["epoch", "cpu_seconds"]
-        if _EVALUATIONS.value or _CPU_SECONDS.value:
-            across = ["decoder_evaluations" if _EVALUATIONS.value else "cpu_seconds"]
+        across = budgets() or {"epoch": None, "cpu_seconds": None}
         plot_comparison.draw_all(rows, limits, across, pathlib.Path(FLAGS.output_dir))
     print(json.dumps(summary(rows)))
 

@@ -39,7 +39,10 @@ def read(path: pathlib.Path) -> list[dict]:
 
 
 def draw_all(
-    rows: list[dict], limits: pathlib.Path | None, across: list[str], directory: pathlib.Path
+    rows: list[dict],
+    limits: pathlib.Path | None,
+    across: dict[str, float | None],
+    directory: pathlib.Path,
 ) -> list[pathlib.Path]:
     """Writes comparison_<data set>.png for every data set in the rows."""
     groups = collections.defaultdict(list)
@@ -61,8 +64,8 @@ def draw_all(
     return paths
 
 
-def plot(rows: list[dict], limit: dict[str, float], across: list[str]):
-    """The figure of one data set: a column for each K, a row for each abscissa in `across`."""
+def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | None]):
+    """The figure of one data set: a column for each K, a row for each abscissa and its end."""
     ks = sorted({int(row["k"]) for row in rows})
     single = rows[0]["num_variables"] in (1, "1")
     ordinate = "negative_elbo" if single else "bound"
@@ -81,6 +84,7 @@ def plot(rows: list[dict], limit: dict[str, float], across: list[str]):
     for column, k in enumerate(ks):
         for panel, abscissa in zip(axes[:, column], across, strict=True):
             panel.set_xlabel(_TITLES[abscissa])
+            panel.set_xlim(0, across[abscissa])
             if single and str(k) in limit:
                 panel.axhline(limit[str(k)], color="black", linestyle=":", label="EM limit")
         # What matters happens near the limit: the first epochs are left out of the picture.
@@ -137,13 +141,17 @@ def main(argv):
     del argv
     rows = read(pathlib.Path(_TABLE.value))
     limits = pathlib.Path(_LIMITS.value) if _LIMITS.value else None
-    for path in draw_all(rows, limits, _ACROSS.value, pathlib.Path(_OUTPUT_DIR.value)):
+    entries = (entry.partition(":") for entry in _ACROSS.value)
+    across = {name: float(end) if end else None for name, _, end in entries}
+    for path in draw_all(rows, limits, across, pathlib.Path(_OUTPUT_DIR.value)):
         print(path)
 
 
 if __name__ == "__main__":
     _TABLE = flags.DEFINE_string("table", None, "comparison.csv.", required=True)
     _LIMITS = flags.DEFINE_string("limits", None, "Output of benchmarks/em_limit.py.")
-    _ACROSS = flags.DEFINE_list("across", ["epoch", "cpu_seconds"], "Abscissas.")
+    _ACROSS = flags.DEFINE_list(
+        "across", ["epoch", "cpu_seconds"], "Abscissas, each NAME or NAME:END."
+    )
     _OUTPUT_DIR = flags.DEFINE_string("output_dir", ".", "Folder of the pictures.")
     app.run(main)
