@@ -70,7 +70,7 @@ def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | No
     single = rows[0]["num_variables"] in (1, "1")
     ordinate = "negative_elbo" if single else "bound"
     figure, axes = plt.subplots(
-        len(across), len(ks), figsize=(1 + 3.2 * len(ks), 1 + 2.6 * len(across)),
+        len(across), len(ks), figsize=(max(1 + 3.2 * len(ks), 6), 1 + 2.6 * len(across)),
         squeeze=False, sharey="col",
     )  # fmt: skip
     curves = _curves(rows)
@@ -95,7 +95,7 @@ def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | No
             if other == k
         ]
         best = min([*last, limit.get(str(k), last[0])])
-        axes[0, column].set_ylim(best - 2, max(max(last) + 5, best + 40))
+        axes[0, column].set_ylim(best - 2, max(max(last) + 3, best + 15))
         axes[0, column].set_title(f"K = {k}")
     axes[0, 0].set_ylabel("test -ELBO (nats)" if single else "test bound (nats)")
     handles = dict(zip(*axes[0, 0].get_legend_handles_labels()[::-1], strict=True))
@@ -130,10 +130,10 @@ def _title(rows: list[dict], ordinate: str) -> str:
     first = rows[0]
     title = f"{first['dataset']}, N = {first['num_variables']}"
     if ordinate == "bound":
-        title += ": importance-weighted bound on -log p(x)"
+        title += "\nimportance-weighted bound on -log p(x)"
     last_betas = {run[-1]["kl_weight"] for seeds in _curves(rows).values() for run in seeds}
     if len(last_betas) > 1:
-        title += f" (trained with different beta: {', '.join(sorted(last_betas))})"
+        title += f"\n(trained with different beta: {', '.join(sorted(last_betas))})"
     return title
 
 
