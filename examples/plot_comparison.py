@@ -95,7 +95,7 @@ def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | No
             if other == k
         ]
         best = min([*last, limit.get(str(k), last[0])])
-        axes[0, column].set_ylim(best - 2, max(max(last) + 3, best + 15))
+        axes[0, column].set_ylim(best - 2, max(max(last) + 3, best + 20))
         axes[0, column].set_title(f"K = {k}")
     axes[0, 0].set_ylabel("test -ELBO (nats)" if single else "test bound (nats)")
     handles = dict(zip(*axes[0, 0].get_legend_handles_labels()[::-1], strict=True))
