@@ -1,7 +1,45 @@
 """tf.data pipelines over images in memory."""
 
+from typing import Protocol
+
 import numpy as np
 import tensorflow as tf
+
+
+class Feed(Protocol):
+    """What a model is trained and evaluated on."""
+
+    steps: int
+    """Steps of an epoch."""
+
+    def training(self, initial_epoch: int, epochs: int) -> tf.data.Dataset:
+        """Batches of the epochs `initial_epoch` to `epochs`: a function of the epoch alone."""
+
+    def evaluation(self, part: str) -> tf.data.Dataset:
+        """Batches of one of `data.PARTS`, in order."""
+
+
+class ImageFeed:
+    """The images alone, each of them once an epoch.
+
+    Args:
+        images: a `data.Images`.
+        batch_size: images of a step, over all replicas.
+        seed: of the order.
+    """
+
+    def __init__(self, images, batch_size: int, seed: int):
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps = len(images.train) // batch_size
+
+    def training(self, initial_epoch, epochs):
+        images = self.images.train
+        return training_batches(images, self.batch_size, self.seed, initial_epoch, epochs)
+
+    def evaluation(self, part):
+        return evaluation_batches(getattr(self.images, part))
 
 
 def training_batches(
@@ -23,30 +61,38 @@ def training_batches(
             f"Expected a batch size from 1 to the {len(images)} training images; "
             f"received {batch_size}."
         )
-    steps = len(images) // batch_size
     images = tf.constant(images)
-
-    def epoch_indices(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(images.shape[0]), seed=[seed, epoch]
-        )
-        return tf.data.Dataset.from_tensor_slices(
-            tf.reshape(order[: steps * batch_size], [steps, batch_size])
-        )
-
     return (
-        tf.data.Dataset.range(initial_epoch, epochs)
-        .flat_map(epoch_indices)
+        index_batches(images.shape[0], batch_size, seed, initial_epoch, epochs)
         .map(lambda index: tf.cast(tf.gather(images, index), tf.float32))
         .prefetch(4)
     )
 
 
-def evaluation_batches(images: np.ndarray, batch_size: int = 500) -> tf.data.Dataset:
-    """The images in order, all of them."""
-    return (
-        tf.data.Dataset.from_tensor_slices(images)
-        .batch(batch_size)
-        .map(lambda batch: tf.cast(batch, tf.float32))
-        .cache()
-    )
+def index_batches(
+    count: int, batch_size: int, seed: int, initial_epoch: int, epochs: int
+) -> tf.data.Dataset:
+    """Batches of 0 .. count - 1 in an order drawn from (seed, epoch) for each epoch."""
+    steps = count // batch_size
+
+    def epoch_indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[seed, epoch])
+        return tf.data.Dataset.from_tensor_slices(
+            tf.reshape(order[: steps * batch_size], [steps, batch_size])
+        )
+
+    return tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_indices)
+
+
+def evaluation_batches(
+    images: np.ndarray,  # [n, height, width]
+    labels: np.ndarray | None = None,  # [n]
+    batch_size: int = 500,
+) -> tf.data.Dataset:
+    """The images in order, all of them, with their labels where those are given."""
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+    batches = batches.map(lambda batch: tf.cast(batch, tf.float32))
+    if labels is not None:
+        labels = tf.data.Dataset.from_tensor_slices(labels).batch(batch_size)
+        batches = tf.data.Dataset.zip(batches, labels)
+    return batches.cache()

@@ -146,7 +146,7 @@ def cpu_seconds_an_epoch(cell: dict) -> float:
         import training
 
         with flagsaver.flagsaver(**cell):
-            presets.apply(FLAGS.estimator, FLAGS.num_variables)
+            presets.apply(FLAGS.estimator, alone=FLAGS.num_variables == 1)
             measured[name] = training.cpu_seconds_an_epoch(train_vae.build_model)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

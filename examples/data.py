@@ -1,4 +1,6 @@
-"""Binary images for the examples, read into memory whole, so that nothing is decoded twice.
+"""Binary images and their labels for the examples, read into memory whole.
+
+Nothing is decoded twice.
 
 TensorFlow is imported by what needs it only: whether a data set is there is said at once.
 """
@@ -12,6 +14,8 @@ import numpy as np
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "omniglot", "omniglot_small")
 
+PARTS = ("train", "valid", "test")
+
 # Where the paper's 50k/10k/10k split, or the nearest thing to it, is found in TFDS.
 _TFDS_SPLITS = {
     "mnist": {"train": "train[:50000]", "valid": "train[50000:]", "test": "test"},
@@ -23,16 +27,25 @@ _TFDS_SPLITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Binary images: three uint8 arrays [n, height, width] of zeros and ones."""
+    """Binary images: three uint8 arrays [n, height, width] of zeros and ones.
+
+    `labels` has the classes of each part, int32 [n], from 0 to `num_classes` - 1; it is empty where
+    the parts have no classes in common (Omniglot).
+    """
 
     name: str
     train: np.ndarray
     valid: np.ndarray
     test: np.ndarray
+    labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int]:
         return self.train.shape[1:]
+
+    @property
+    def num_classes(self) -> int:
+        return 1 + int(self.labels["train"].max()) if self.labels else 0
 
 
 def load(name: str, data_dir: str | None = None, download: bool = False) -> Images:
@@ -100,10 +113,12 @@ def _how_to_prepare(name: str, folder: pathlib.Path) -> str:
 def _load_digits() -> Images:
     import sklearn.datasets
 
-    images = sklearn.datasets.load_digits().images / 16.0
+    digits = sklearn.datasets.load_digits()
     # The file is ordered by writer; a fixed permutation makes the three splits alike.
-    images = _binarise(images)[np.random.default_rng(0).permutation(len(images))]
-    return Images("digits", images[:1437], images[1437:1617], images[1617:])
+    order = np.random.default_rng(0).permutation(len(digits.images))
+    images = np.split(_binarise(digits.images / 16.0)[order], [1437, 1617])
+    labels = np.split(digits.target.astype(np.int32)[order], [1437, 1617])
+    return Images("digits", *images, dict(zip(PARTS, labels, strict=True)))
 
 
 def _load_tfds(name: str, data_dir: str | None, download: bool) -> Images:
@@ -116,7 +131,9 @@ def _load_tfds(name: str, data_dir: str | None, download: bool) -> Images:
     elif not builder.is_prepared():
         raise ValueError(f"{_how_to_prepare(name, folder)} (version {builder.version})")
     if not name.startswith("omniglot"):
-        return Images(name, **{part: _read(builder, split) for part, split in splits.items()})
+        arrays = {part: _read(builder, split) for part, split in splits.items()}
+        images, labels = ({part: array[i] for part, array in arrays.items()} for i in (0, 1))
+        return Images(name, **images, labels=labels)
     arrays = {part: _read_omniglot(builder, split) for part, split in splits.items()}
     if name == "omniglot_small":
         # Greek and Latin are in both small sets: a model tested on an alphabet that it was
@@ -127,9 +144,10 @@ def _load_tfds(name: str, data_dir: str | None, download: bool) -> Images:
     return Images(name, **{part: images for part, (images, _) in arrays.items()})
 
 
-def _read(builder, split: str) -> np.ndarray:
+def _read(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
     examples = builder.as_dataset(split=split, batch_size=-1)
-    return _binarise(examples["image"].numpy()[..., 0] / np.float32(255))
+    images = _binarise(examples["image"].numpy()[..., 0] / np.float32(255))
+    return images, examples["label"].numpy().astype(np.int32)
 
 
 def _read_omniglot(builder, split: str) -> tuple[np.ndarray, np.ndarray]:

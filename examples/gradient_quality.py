@@ -176,7 +176,7 @@ def main(argv):
         images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
         batch = tf.cast(images.train[: FLAGS.batch_size], tf.float32)
         keras.utils.set_random_seed(FLAGS.seed)
-        untrained = train_vae.build_model(1)
+        untrained = train_vae.build_model(training.image_feed(images))
         untrained.build(batch.shape)
         rows = measure(untrained, batch, "untrained")
         training.train(run, train_vae.build_model)

@@ -11,18 +11,20 @@ FLAGS = flags.FLAGS
 _TWO_PHASE = {"kl_schedule": "two_phase", "warmup": 1 / 3}
 _ANNEALED = {"kl_schedule": "annealed", "kl_weight_first": 10.0, "warmup": 1 / 2}
 
-# One variable: what decides is whether the symmetry of the codes is broken before the KL counts.
-_ONE = {
+# One variable that explains all of the image: what decides is whether the symmetry of the codes is
+# broken before the KL counts.
+_ALONE = {
     "direct": _TWO_PHASE,
     "gumbel_softmax": {**_ANNEALED, "temperature_rate": 3e-4, "temperature_final": 0.1},
     "imle": _TWO_PHASE,
     "straight_through": {**_ANNEALED, "temperature_rate": 1e-4, "temperature_final": 0.3},
 }
 
-# Several: they share the image between them, nothing collapses, and the bound is trained at once.
+# Several, or one beside a Gaussian: they share the image between them, nothing collapses, and the
+# bound is trained at once.
 _SMALL_STEP = {"epsilon_schedule": "constant", "epsilon_final": 0.1}
 _HALF = {"temperature": 0.5}
-_SEVERAL = {
+_SHARED = {
     "direct": _SMALL_STEP,
     "gumbel_softmax": _HALF,
     "imle": _SMALL_STEP,
@@ -31,12 +33,17 @@ _SEVERAL = {
 }
 
 
-def apply(estimator: str, num_variables: int = 1) -> None:
-    """Gives every flag that was left at its default the value of the estimator's preset."""
-    if num_variables == 1:
-        preset = dict(_ONE.get(estimator, _ANNEALED))
+def apply(estimator: str, alone: bool) -> None:
+    """Gives every flag that was left at its default the value of the estimator's preset.
+
+    Args:
+        estimator: its name.
+        alone: whether a single variable is all that the decoder sees.
+    """
+    if alone:
+        preset = dict(_ALONE.get(estimator, _ANNEALED))
     else:
-        preset = {"kl_schedule": "constant", "warmup": 0.0, **_SEVERAL.get(estimator, {})}
+        preset = {"kl_schedule": "constant", "warmup": 0.0, **_SHARED.get(estimator, {})}
     preset["warmup_epochs"] = int(preset.pop("warmup") * FLAGS.epochs)
     for name, value in preset.items():
         if not FLAGS[name].present:

@@ -8,10 +8,10 @@ with the figures of the test images.
 """
 
 import importlib.util
-import json
 
 import experiment
 import presets
+import program
 import settings
 from absl import app, flags
 
@@ -41,7 +41,7 @@ flags.adopt_module_key_flags(experiment)
 _MAX_ENUMERATED = 20
 
 
-def build_model(steps_an_epoch: int):
+def build_model(feed):
     """The `StructuredVAE` that the flags describe."""
     import tf_direct_opt as tdo
 
@@ -51,9 +51,9 @@ def build_model(steps_an_epoch: int):
         solver=FLAGS.solver,
         perturbation=FLAGS.perturbation,
         nonnegative=FLAGS.nonnegative,
-        epsilon=settings.epsilon(steps_an_epoch),
+        epsilon=settings.epsilon(feed.steps),
         difference=FLAGS.difference,
-        kl_weight=settings.kl_weight(steps_an_epoch),
+        kl_weight=settings.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
         seed=FLAGS.seed,
     )
@@ -61,7 +61,7 @@ def build_model(steps_an_epoch: int):
 
 def prepare() -> experiment.Run:
     """Completes the flags by the preset, checks them and opens the output folder."""
-    presets.apply("structured_direct", FLAGS.n)
+    presets.apply("structured_direct", alone=FLAGS.n == 1)
     settings.check()
     coupled = FLAGS.structure == "pairwise"
     if coupled and FLAGS.solver == "enumerate" and FLAGS.n > _MAX_ENUMERATED:
@@ -100,14 +100,7 @@ def prepare() -> experiment.Run:
 
 
 def main(argv):
-    with experiment.input_errors():
-        experiment.refuse_arguments(argv)
-        run = prepare()
-        # TensorFlow takes seconds to import; mistakes in a command line are answered before.
-        import training
-
-        figures = training.train(run, build_model)
-    print(json.dumps({"n": FLAGS.n, "structure": FLAGS.structure, **figures}))
+    program.main(argv, prepare, build_model, ("n", "structure"))
 
 
 if __name__ == "__main__":

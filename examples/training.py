@@ -23,7 +23,7 @@ import tensorflow as tf
 from absl import flags
 
 import tf_direct_opt as tdo
-from tf_direct_opt.callbacks import Checkpoint, TensorBoard, decoded_codes, image_grid
+from tf_direct_opt.callbacks import Checkpoint, TensorBoard, image_grid
 from tf_direct_opt.files import remove_temporaries, replacing
 
 FLAGS = flags.FLAGS
@@ -32,13 +32,32 @@ FLAGS = flags.FLAGS
 _load = functools.lru_cache(maxsize=1)(data.load)
 
 
-def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dict:
+def image_feed(images: data.Images) -> batches.Feed:
+    """The images alone, in batches of --batch_size.
+
+    Raises:
+        ValueError: batches larger than the training images.
+    """
+    if FLAGS.batch_size > len(images.train):
+        raise ValueError(
+            f"Expected --batch_size to be at most the {len(images.train)} training images; "
+            f"received {FLAGS.batch_size}."
+        )
+    return batches.ImageFeed(images, FLAGS.batch_size, FLAGS.seed)
+
+
+def train(
+    run: experiment.Run,
+    build_model: Callable[[batches.Feed], keras.Model],
+    make_feed: Callable[[data.Images], batches.Feed] = image_feed,
+) -> dict:
     """Trains the model in the folder given by `experiment.prepare`, or goes on training it.
 
     Args:
         run: its folder gets event files under tensorboard/, history.csv, checkpoints/, and at
             the end model.keras, codes.png and metrics.json.
-        build_model: steps an epoch -> uncompiled model.
+        build_model: feed -> uncompiled model.
+        make_feed: images -> what the model is trained and evaluated on.
 
     Returns:
         What the run was and the figures of its test images, in nats.
@@ -49,7 +68,8 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
     directory = run.directory
     remove_temporaries(directory)
     images = _load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
-    model, steps = _compiled(build_model, images)
+    feed = make_feed(images)
+    model = _compiled(build_model, feed, images)
     checkpoint = Checkpoint(directory / "checkpoints")
     initial_epoch = checkpoint.restore(model) if FLAGS.resume else 0
     if initial_epoch:
@@ -57,14 +77,12 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
     history = History(directory / "history.csv", initial_epoch)
     with _divergence_explained():
         model.fit(
-            batches.training_batches(
-                images.train, FLAGS.batch_size, FLAGS.seed, initial_epoch, FLAGS.epochs
-            ),
+            feed.training(initial_epoch, FLAGS.epochs),
             initial_epoch=initial_epoch,
             epochs=FLAGS.epochs,
-            steps_per_epoch=steps,
+            steps_per_epoch=feed.steps,
             shuffle=False,
-            validation_data=batches.evaluation_batches(getattr(images, FLAGS.watch)),
+            validation_data=feed.evaluation(FLAGS.watch),
             validation_freq=FLAGS.watch_every,
             verbose=FLAGS.verbose,
             # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
@@ -75,7 +93,7 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
                 checkpoint,
             ],
         )
-    test = model.evaluate(batches.evaluation_batches(images.test), return_dict=True, verbose=0)
+    test = model.evaluate(feed.evaluation("test"), return_dict=True, verbose=0)
     test = {"negative_elbo": test.pop("loss"), **test}
     _write_results(run, model, test, history.rows, images)
     return {
@@ -87,15 +105,16 @@ def train(run: experiment.Run, build_model: Callable[[int], keras.Model]) -> dic
     }
 
 
-def cpu_seconds_an_epoch(build_model: Callable[[int], keras.Model]) -> float:
+def cpu_seconds_an_epoch(build_model: Callable[[batches.Feed], keras.Model]) -> float:
     """CPU seconds that training takes an epoch: those of the second of two, which are not kept."""
     images = _load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
-    model, steps = _compiled(build_model, images)
+    feed = image_feed(images)
+    model = _compiled(build_model, feed, images)
     for epoch in range(2):  # The first one is traced.
         start = time.process_time()
         model.fit(
-            batches.training_batches(images.train, FLAGS.batch_size, FLAGS.seed, epoch, epoch + 1),
-            steps_per_epoch=steps,
+            feed.training(epoch, epoch + 1),
+            steps_per_epoch=feed.steps,
             shuffle=False,
             verbose=0,
         )
@@ -105,16 +124,21 @@ def cpu_seconds_an_epoch(build_model: Callable[[int], keras.Model]) -> float:
 
 
 def _compiled(
-    build_model: Callable[[int], keras.Model], images: data.Images
-) -> tuple[keras.Model, int]:
-    """The model with its optimizer, both built, and the steps of an epoch."""
+    build_model: Callable[[batches.Feed], keras.Model], feed: batches.Feed, images: data.Images
+) -> keras.Model:
+    """The model with its optimizer, both built."""
+    steps = feed.steps
+    if steps % FLAGS.steps_per_execution:
+        raise ValueError(
+            f"Expected --steps_per_execution to divide the {steps} steps of an epoch; received "
+            f"{FLAGS.steps_per_execution}."
+        )
     keras.utils.set_random_seed(FLAGS.seed)
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
-    steps = _steps_an_epoch(images)
     with _strategy().scope():
-        model = build_model(steps)
+        model = build_model(feed)
         model.compile(
             optimizer=keras.optimizers.Adam(_learning_rate(steps)),
             jit_compile=_jit_compile(),
@@ -122,7 +146,7 @@ def _compiled(
         )
         model.build((None, *images.image_shape))
         model.optimizer.build(model.trainable_variables)
-    return model, steps
+    return model
 
 
 class History(keras.callbacks.Callback):
@@ -177,21 +201,6 @@ def _divergence_explained():
         ) from error
 
 
-def _steps_an_epoch(images: data.Images) -> int:
-    if FLAGS.batch_size > len(images.train):
-        raise ValueError(
-            f"Expected --batch_size to be at most the {len(images.train)} training images; "
-            f"received {FLAGS.batch_size}."
-        )
-    steps = len(images.train) // FLAGS.batch_size
-    if steps % FLAGS.steps_per_execution:
-        raise ValueError(
-            f"Expected --steps_per_execution to divide the {steps} steps of an epoch; received "
-            f"{FLAGS.steps_per_execution}."
-        )
-    return steps
-
-
 def _learning_rate(steps: int):
     if FLAGS.learning_rate_schedule == "constant":
         return FLAGS.learning_rate
@@ -214,13 +223,14 @@ def _jit_compile():
 def _write_results(run, model, test, rows, images) -> None:
     with replacing(run.directory / "model.keras") as temporary:
         model.save(temporary)
-    grid = image_grid(decoded_codes(model)).numpy()
+    grid = image_grid(model.decoded_codes()).numpy()
     pixels = np.kron(grid[..., 0], np.ones((4, 4)))[..., np.newaxis]
     with replacing(run.directory / "codes.png") as temporary:
         temporary.write_bytes(tf.io.encode_png(np.uint8(np.round(255 * pixels))).numpy())
     estimator = model.estimator.get_config()
     figures = {
         "test": test,
+        **model.details(),
         "schedules": {
             **{name: estimator[name] for name in ("epsilon", "temperature") if name in estimator},
             "kl_weight": model.get_config()["kl_weight"],

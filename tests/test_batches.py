@@ -31,7 +31,7 @@ def test_batch_size_out_of_range(batch_size):
 
 def test_evaluation_batches_are_all_images_in_order():
     images = np.random.default_rng(0).integers(0, 2, [23, 2, 2], np.uint8)
-    parts = [batch.numpy() for batch in batches.evaluation_batches(images, 10)]
+    parts = [batch.numpy() for batch in batches.evaluation_batches(images, batch_size=10)]
     assert [len(part) for part in parts] == [10, 10, 3]
     np.testing.assert_array_equal(np.concatenate(parts), images)
 

@@ -81,10 +81,8 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
-    """Keras' TensorBoard for a `DiscreteVAE`, with four images an epoch under `log_dir`/images.
+    """Keras' TensorBoard for a VAE, with its `pictures` of every epoch under `log_dir`/images.
 
-    inputs, reconstructions: the images given and what `predict` makes of them; codes: see
-    `decoded_codes`; prior_samples: decoded draws from the uniform prior, the same codes each time.
     Everything is on disk when the epoch ends, so that a killed run loses no finished epoch.
 
     Args:
@@ -105,14 +103,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        pictures = {
-            "inputs": self.images,
-            "reconstructions": self.model(self.images)["reconstruction"],
-            "codes": decoded_codes(self.model),
-            "prior_samples": self.model.sample(len(self.images), seed=0),
-        }
         with self._image_writer.as_default():
-            for name, images in pictures.items():
+            for name, images in self.model.pictures(self.images).items():
                 tf.summary.image(name, image_grid(images)[tf.newaxis], step=epoch)
         for writer in (self._image_writer, *self._writers.values()):
             writer.flush()
@@ -120,18 +112,6 @@ class TensorBoard(keras.callbacks.TensorBoard):
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
         self._image_writer.close()
-
-
-def decoded_codes(model) -> tf.Tensor:
-    """What the codes of a `DiscreteVAE` look like: images [N * K, *image].
-
-    N = 1: every code, decoded. N > 1: image i * K + k has variable i at category k and all others
-    at category 0.
-    """
-    categories, variables = model.num_categories, model.num_variables
-    index = tf.range(variables * categories)
-    varied = tf.one_hot(index // categories, variables, dtype=tf.int32)  # [N * K, N]
-    return model.decode(tf.one_hot(varied * (index % categories)[:, tf.newaxis], categories))
 
 
 def image_grid(

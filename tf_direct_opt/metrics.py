@@ -77,3 +77,37 @@ class CodePerplexity(keras.metrics.Metric):
             "num_variables": self.num_variables,
             "num_categories": self.num_categories,
         }
+
+
+@keras.saving.register_keras_serializable("tf_direct_opt")
+class ConfusionMatrix(keras.metrics.Metric):
+    """Counts of classes (rows) against what they were taken for (columns); result: the accuracy.
+
+    Examples without a label, -1, do not count. `counts` is the matrix, [K, K].
+    """
+
+    def __init__(self, num_classes: int, name="accuracy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.counts = self.add_variable(
+            shape=(num_classes, num_classes), initializer="zeros", name="counts"
+        )
+
+    def update_state(
+        self,
+        labels: tf.Tensor,  # [B] int
+        logits: tf.Tensor,  # [B, K]
+        sample_weight=None,
+    ):
+        del sample_weight
+        # Rows of zeros for -1. (`tf.math.confusion_matrix` refuses them.)
+        of_class = tf.one_hot(labels, self.num_classes)
+        taken_for = tf.one_hot(tf.argmax(logits, axis=-1), self.num_classes)
+        self.counts.assign_add(tf.matmul(of_class, taken_for, transpose_a=True))
+
+    def result(self):
+        counts = tf.convert_to_tensor(self.counts)
+        return tf.math.divide_no_nan(tf.linalg.trace(counts), tf.reduce_sum(counts))
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}

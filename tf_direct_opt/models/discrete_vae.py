@@ -94,7 +94,11 @@ class DiscreteVAE(VAE):
 
     def posterior_mode(self, logits):
         _, code = perturbed_argmax(logits, tf.zeros_like(logits), self.solver)
-        return {"probabilities": tf.nn.softmax(tf.cast(logits, tf.float32)), "code": code}
+        return {
+            "probabilities": tf.nn.softmax(tf.cast(logits, tf.float32)),
+            "code": code,
+            "reconstruction": self.decode(code),
+        }
 
     def kl_and_probabilities(self, logits):
         return losses.categorical_kl(logits), tf.nn.softmax(tf.cast(logits, tf.float32))

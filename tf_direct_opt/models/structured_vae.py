@@ -160,7 +160,12 @@ class StructuredVAE(VAE):
 
     def posterior_mode(self, potentials):
         _, probabilities = self.kl_and_probabilities(potentials)
-        return {"probabilities": probabilities, "code": self.estimator.mode(potentials)}
+        code = self.estimator.mode(potentials)
+        return {
+            "probabilities": probabilities,
+            "code": code,
+            "reconstruction": self.decode(code),
+        }
 
     def kl_and_probabilities(self, potentials):
         n = self.num_variables

@@ -22,16 +22,19 @@ class VAE(keras.Model):
     and gives
 
       * `posterior`, the name of what the encoder says of it, and `posterior_shape`, its shape;
-      * `posterior_mode(parameters)`: what `predict` returns, its `code` [B, N, K] among it;
+      * `posterior_mode(parameters)`: what `predict` returns, `reconstruction` [B, *image] among it;
       * `kl_and_probabilities(parameters)`: the KL [B] of the training loss, and the marginals
         [B, N, K] that the code perplexity is computed from;
       * `evaluation(parameters, loss_fn)`: what `evaluate` reports beside the KL, name -> [B];
         `reconstruction` is the rest of the loss.
 
+    One whose latent is more than a code, or that learns from labels, also overrides `terms`.
+
     Args:
         num_variables: N.
         num_categories: K.
         evaluated: names of what `evaluate` reports beside the loss.
+        trained: names of what `fit` reports beside the loss, reconstruction, kl and kl_weight.
         kl_weight: beta, number or schedule of the optimizer's iterations; by default 0 for 5000
             steps, then 1.
         hidden_units: width of the hidden layer of the default encoder and decoder.
@@ -52,6 +55,7 @@ class VAE(keras.Model):
         encoder=None,
         decoder=None,
         num_eval_samples=100,
+        trained=(),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -74,7 +78,7 @@ class VAE(keras.Model):
         self.encoder = encoder
         self.decoder = decoder
         self.num_eval_samples = num_eval_samples
-        self.training_report = Means(["reconstruction", "kl", "kl_weight"])
+        self.training_report = Means(["reconstruction", "kl", "kl_weight", *trained])
         self.evaluation_report = Means(evaluated)
         self.code_perplexity = CodePerplexity(num_variables, num_categories)
 
@@ -82,6 +86,11 @@ class VAE(keras.Model):
     def posterior_shape(self) -> tuple[int, ...]:
         """Shape of one example's parameters."""
         return (self.num_variables, self.num_categories)
+
+    @property
+    def decoder_size(self) -> int:
+        """Inputs of the decoder for one example."""
+        return self.num_variables * self.num_categories
 
     def build(self, input_shape):
         self.image_shape = tuple(input_shape[1:])
@@ -91,7 +100,6 @@ class VAE(keras.Model):
                 f"{tuple(input_shape)}."
             )
         self.num_pixels = math.prod(self.image_shape)
-        code_size = self.num_variables * self.num_categories
         posterior_size = math.prod(self.posterior_shape)
         if self.encoder is None:
             self.encoder = keras.Sequential(
@@ -112,7 +120,7 @@ class VAE(keras.Model):
             )
         for network, shape, size in (
             (self.encoder, (None, *self.image_shape), posterior_size),
-            (self.decoder, (None, code_size), self.num_pixels),
+            (self.decoder, (None, self.decoder_size), self.num_pixels),
         ):
             if not network.built:
                 network.build(shape)
@@ -121,11 +129,15 @@ class VAE(keras.Model):
                 raise ValueError(
                     f"Expected {size} outputs an example from `{network.name}`; received the "
                     f"output shape {tuple(output_shape)}. Please match {self.posterior} "
-                    f"{self.posterior_shape}, codes {self.num_variables, self.num_categories} and "
+                    f"{self.posterior_shape}, {self.decoder_size} inputs of the decoder and "
                     f"num_pixels = {self.num_pixels}."
                 )
-        self.estimator.build((None, *self.posterior_shape))
+        self.build_estimator()
         self.built = True
+
+    def build_estimator(self):
+        """Builds the estimator for what `terms` gives it."""
+        self.estimator.build((None, *self.posterior_shape))
 
     def encode(
         self,
@@ -141,8 +153,7 @@ class VAE(keras.Model):
         if training:
             # Which codes the decoder sees, and how often, is the estimator's business.
             return {self.posterior: parameters}
-        mode = self.posterior_mode(parameters)
-        return {self.posterior: parameters, **mode, "reconstruction": self.decode(mode["code"])}
+        return {self.posterior: parameters, **self.posterior_mode(parameters)}
 
     def decode(
         self,
@@ -162,28 +173,34 @@ class VAE(keras.Model):
         )
         return self.decode(tf.one_hot(category, self.num_categories))
 
+    def decoded_codes(self) -> tf.Tensor:
+        """What the codes look like: images [N * K, *image].
+
+        N = 1: every code, decoded. N > 1: image i * K + k has variable i at category k and all
+        others at category 0.
+        """
+        categories, variables = self.num_categories, self.num_variables
+        index = tf.range(variables * categories)
+        varied = tf.one_hot(index // categories, variables, dtype=tf.int32)  # [N * K, N]
+        return self.decode(tf.one_hot(varied * (index % categories)[:, tf.newaxis], categories))
+
+    def pictures(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What is worth looking at while training, name -> images [n, *image].
+
+        inputs, reconstructions: the images given and what `predict` makes of them; codes: see
+        `decoded_codes`; prior_samples: decoded draws of the prior, the same ones each time.
+        """
+        return {
+            "inputs": images,
+            "reconstructions": self(images)["reconstruction"],
+            "codes": self.decoded_codes(),
+            "prior_samples": self.sample(len(images), seed=0),
+        }
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        del y
-        parameters = y_pred[self.posterior]
-        loss_fn = self.make_loss_fn(x, training)
-        kl, probabilities = self.kl_and_probabilities(parameters)
-        if training:
-            step = self.optimizer.iterations
-            kl_weight = schedules.value(self.kl_weight, step)
-            values = {
-                "reconstruction": self.estimator(
-                    parameters, loss_fn=loss_fn, step=step, training=True
-                ),
-                "kl_weight": kl_weight,
-            }
-        else:
-            kl_weight = 1.0
-            values = self.evaluation(parameters, loss_fn)
-        values["kl"] = kl
+        loss, values = self.terms(x, y, y_pred[self.posterior], training)
         report = self.training_report if training else self.evaluation_report
-        report.update_state(values, tf.shape(kl)[0])
-        self.code_perplexity.update_state(probabilities)
-        loss = values["reconstruction"] + kl_weight * kl
+        report.update_state(values, tf.shape(loss)[0])
         if sample_weight is not None:
             loss *= tf.cast(sample_weight, loss.dtype)
         loss = tf.reduce_mean(loss)
@@ -192,13 +209,60 @@ class VAE(keras.Model):
         # Gradients are summed over replicas, so each replica contributes its share of the mean.
         return loss / self.distribute_strategy.num_replicas_in_sync
 
+    def terms(
+        self,
+        images: tf.Tensor,  # [B, *image]
+        labels: tf.Tensor | None,  # [B]
+        parameters: tf.Tensor,  # [B, *posterior_shape]
+        training: bool,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss [B], and what is reported: name -> [] or [B]."""
+        del labels
+        loss_fn = self.make_loss_fn(images, training)
+        if training:
+            return self.training_terms(loss_fn, parameters, parameters)
+        return self.with_kl(self.evaluation(parameters, loss_fn), parameters)
+
+    def training_terms(
+        self,
+        loss_fn,
+        logits: tf.Tensor,  # what the estimator gives a gradient to
+        parameters,  # as `kl_and_probabilities` takes them
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """E_q f + beta KL of each example [B], and its parts."""
+        step = self.optimizer.iterations
+        kl_weight = schedules.value(self.kl_weight, step)
+        reconstruction = self.estimator(logits, loss_fn=loss_fn, step=step, training=True)
+        values = {"reconstruction": reconstruction, "kl_weight": kl_weight}
+        return self.with_kl(values, parameters, kl_weight)
+
+    def with_kl(self, values, parameters, kl_weight=1.0):
+        """The reconstruction among `values` plus `kl_weight` times the KL, and both among them."""
+        kl, probabilities = self.kl_and_probabilities(parameters)
+        self.code_perplexity.update_state(probabilities)
+        return values["reconstruction"] + kl_weight * kl, {**values, "kl": kl}
+
+    def details(self) -> dict:
+        """More than numbers about the last evaluation, for JSON."""
+        return {}
+
+    @property
+    def training_metrics(self) -> list:
+        """What `fit` reports beside the loss."""
+        return [self.training_report, self.code_perplexity, *self.estimator.metrics]
+
+    @property
+    def evaluation_metrics(self) -> list:
+        """What `evaluate` reports beside the loss."""
+        return [self.evaluation_report, self.code_perplexity]
+
     def train_step(self, data):
         super().train_step(data)
-        return self._results([self.training_report, self.code_perplexity, *self.estimator.metrics])
+        return self._results(self.training_metrics)
 
     def test_step(self, data):
         super().test_step(data)
-        return self._results([self.evaluation_report, self.code_perplexity])
+        return self._results(self.evaluation_metrics)
 
     def _results(self, metrics):
         """The metrics of one phase alone: a training metric would read 0 in an evaluation."""
@@ -210,12 +274,12 @@ class VAE(keras.Model):
 
     def _pixel_logits(
         self,
-        codes: tf.Tensor,  # [S, M, N, K]
+        codes: tf.Tensor,  # [S, M, *]
         training: bool,
     ) -> tf.Tensor:  # [S, M, P]
         static, dynamic = codes.shape, tf.shape(codes)
         outer = [dynamic[i] if static[i] is None else static[i] for i in (0, 1)]
-        flat = tf.reshape(codes, [-1, self.num_variables * self.num_categories])
+        flat = tf.reshape(codes, [-1, self.decoder_size])
         return tf.reshape(self.decoder(flat, training=training), [*outer, self.num_pixels])
 
     def make_loss_fn(self, images, training=False):

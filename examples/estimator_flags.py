@@ -1,0 +1,35 @@
+"""Which estimator, and its temperature: flags of the programs that let one choose."""
+
+import settings
+from absl import flags
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "estimator",
+    "direct",
+    "Gradient estimator: direct, disarm, exact, gumbel_softmax, imle, local_expectation, rebar, "
+    "relax, score_function or straight_through.",
+)
+flags.DEFINE_float("temperature", 1.0, "First temperature of a relaxation.")
+flags.DEFINE_float("temperature_rate", 0.0, "Its exponential decay a step.", 0.0)
+flags.DEFINE_float("temperature_final", 0.1, "What it never falls below.")
+for _name in ("temperature", "temperature_final"):
+    flags.register_validator(_name, lambda value: value > 0, "has to be positive")
+
+
+def build(steps_an_epoch: int, **more):
+    """The estimator that the flags describe; of `more`, it gets the arguments that it takes."""
+    from tf_direct_opt import estimators, schedules
+
+    choices = {
+        "epsilon": settings.epsilon(steps_an_epoch),
+        "difference": FLAGS.difference,
+        "temperature": schedules.FlooredExponentialDecay(
+            FLAGS.temperature, FLAGS.temperature_rate, FLAGS.temperature_final
+        ),
+        "seed": FLAGS.seed,
+        **more,
+    }
+    taken = estimators.arguments(FLAGS.estimator) & choices.keys()
+    return estimators.get(FLAGS.estimator, **{name: choices[name] for name in taken})

@@ -1,0 +1,126 @@
+"""Learns classes from few labels and many images, with a mixture of class and Gaussian latents.
+
+    python examples/train_semi_supervised.py --num_labels=100 --dataset=mnist
+
+Without further flags it trains on scikit-learn's embedded digits, 100 of them with labels. The
+labelled images are drawn from the training part, as many of each class. During --label_epochs the
+labels alone move the class of the encoder, the paper's first phase; afterwards the images without
+labels do as well. --supervised trains the same encoder by the labels alone: the baseline;
+--estimator=gumbel_softmax --label_loss=cross_entropy is the relaxation. Results go to
+--output_dir, confusion.png among them; the last line printed is JSON with the figures of the test
+images.
+"""
+
+import estimator_flags
+import experiment
+import presets
+import program
+import settings
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_integer("num_labels", 100, "Images whose labels are known.", lower_bound=1)
+flags.DEFINE_integer("labelled_per_batch", 20, "Labelled images in a batch.", lower_bound=1)
+flags.DEFINE_bool("supervised", False, "Train the encoder by the labels alone.")
+flags.DEFINE_integer("label_epochs", None, "Length of the first phase [a third of all].", 0)
+flags.DEFINE_enum(
+    "label_loss", "direct", ["direct", "cross_entropy"], "What moves the class of a labelled image."
+)
+flags.DEFINE_float("label_epsilon", 0.05, "Step of the direct label loss, 1/nats.")
+flags.DEFINE_float("label_cost", None, "Task loss of a wrong class [the limit: z*(eps) := label].")
+flags.DEFINE_integer("gaussian_dim", 30, "Dimension of each Gaussian component.", lower_bound=1)
+flags.DEFINE_enum("encoder", "dense", ["dense", "conv"], "Layers before the hidden one.")
+flags.DEFINE_float("dropout", 0.0, "Of what the class is read from.", 0.0, 0.9)
+flags.DEFINE_integer("max_shift", 0, "Pixels that labelled images are moved by, up to.", 0)
+for _name in ("label_epsilon", "label_cost"):
+    flags.register_validator(_name, lambda value: value is None or value > 0, "has to be positive")
+flags.adopt_module_key_flags(estimator_flags)
+flags.adopt_module_key_flags(settings)
+flags.adopt_module_key_flags(experiment)
+
+
+def make_feed(images):
+    """Batches of images with and without labels, of which --num_labels are known."""
+    import semi_supervised
+
+    return semi_supervised.SemiSupervisedFeed(
+        images,
+        semi_supervised.labelled_subset(images.labels["train"], FLAGS.num_labels, FLAGS.seed),
+        FLAGS.batch_size,
+        FLAGS.batch_size if FLAGS.supervised else FLAGS.labelled_per_batch,
+        FLAGS.seed,
+        FLAGS.max_shift,
+    )
+
+
+def build_model(feed):
+    """The `MixtureVAE` that the flags describe."""
+    import tf_direct_opt as tdo
+
+    num_classes = feed.images.num_classes
+    return tdo.models.MixtureVAE(
+        num_categories=num_classes,
+        gaussian_dim=FLAGS.gaussian_dim,
+        estimator=estimator_flags.build(feed.steps, table="single_flips"),
+        label_loss=FLAGS.label_loss,
+        label_epsilon=FLAGS.label_epsilon,
+        label_cost=FLAGS.label_cost,
+        unlabelled_weight=tdo.schedules.two_phase(0.0, 1.0, FLAGS.label_epochs * feed.steps),
+        generative=not FLAGS.supervised,
+        kl_weight=settings.kl_weight(feed.steps),
+        hidden_units=FLAGS.hidden_units,
+        encoder=_encoder(num_classes, feed.images.image_shape),
+        seed=FLAGS.seed,
+    )
+
+
+def _encoder(num_classes: int, image_shape: tuple[int, int]):
+    """Images -> logits of the classes and parameters of the Gaussians; None for the default."""
+    import keras
+
+    if FLAGS.encoder == "dense":
+        return None
+    return keras.Sequential(
+        [
+            keras.layers.Reshape((*image_shape, 1)),
+            keras.layers.Conv2D(16, 5, 2, "same", activation="relu"),
+            keras.layers.Conv2D(32, 5, 2, "same", activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(FLAGS.hidden_units, activation="relu"),
+            keras.layers.Dense(num_classes * (1 + 2 * FLAGS.gaussian_dim)),
+        ],
+        name="encoder",
+    )
+
+
+def prepare() -> experiment.Run:
+    """Completes the flags by the estimator's preset, checks them and opens the output folder."""
+    presets.apply(FLAGS.estimator, alone=False)
+    if FLAGS.label_epochs is None:
+        FLAGS.label_epochs = FLAGS.epochs // 3
+    settings.check()
+    if FLAGS.dataset.startswith("omniglot"):
+        raise ValueError(
+            "Expected a --dataset whose parts have classes in common; received "
+            f"{FLAGS.dataset!r}, whose test images are of other alphabets."
+        )
+    if not FLAGS.supervised and FLAGS.labelled_per_batch >= FLAGS.batch_size:
+        raise ValueError(
+            f"Expected --labelled_per_batch below the --batch_size of {FLAGS.batch_size}; received "
+            f"{FLAGS.labelled_per_batch}. Please give --supervised to train on labels alone."
+        )
+    method = "supervised" if FLAGS.supervised else FLAGS.estimator
+    return experiment.prepare(
+        FLAGS.find_module_defining_flag("num_labels"),
+        f"{FLAGS.dataset}-{FLAGS.num_labels}-{method}",
+    )
+
+
+def main(argv):
+    named = ("estimator", "num_labels", "supervised")
+    program.main(argv, prepare, build_model, named, make_feed)
+
+
+if __name__ == "__main__":
+    app.run(main)

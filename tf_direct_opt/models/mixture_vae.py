@@ -1,0 +1,369 @@
+"""The VAE of a class and a Gaussian component of it, learned from few labels."""
+
+import math
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tf_direct_opt import estimators, losses, schedules, tables
+from tf_direct_opt.labels import direct_label_loss
+from tf_direct_opt.metrics import ConfusionMatrix
+from tf_direct_opt.models.vae import EVALUATION_SEED, VAE
+from tf_direct_opt.perturbation import sample_gumbel
+from tf_direct_opt.seeds import SeedStream
+
+tfd = tfp.distributions
+
+LABEL_LOSSES = ("direct", "cross_entropy")
+
+# The logit of a class that is known, against minus this of the others: no noise and no loss moves
+# an argmax by as much, so every estimator draws the label and leaves the encoder alone.
+_KNOWN = 1e4
+
+# Between the seed of the model's own noise and that of the estimator's.
+_APART = 1_000_003
+
+
+@keras.saving.register_keras_serializable("tf_direct_opt")
+class MixtureVAE(VAE):
+    """A VAE with a latent class z and, for each class, a Gaussian component w_z.
+
+        q(z, w|x) = softmax(h)_z N(w; mean_z, scale_z^2),    (h, mean, scale) = encoder(x)
+
+    under the prior uniform x N(0, I). The decoder sees the outer product of the one-hot of z and
+    w_z, zeros elsewhere. Training minimises, over images with and without a label y,
+
+        no label:  E_q [f(x, z, w)] + beta (KL(softmax(h) || uniform) + sum_k softmax(h)_k KL_k)
+        label:     E_{q(w|x, y)} [f(x, y, w)] + beta (log K + KL_y) + label loss
+
+    with f = -log p(x | z, w) in nats, summed over pixels, KL_k = KL(N(mean_k, scale_k^2) || N(0,
+    I)), averaged over the batch. The gradient of the first line towards h is the estimator's, at
+    one draw of w for each class that is held fixed for all choices of z; that towards mean and
+    scale is reparameterised. The label loss moves h by the direct gradient of a task loss, see
+    `labels.direct_label_loss`, or by the cross-entropy 1 / label_epsilon times, which is the mean
+    of the direct one in the limit.
+
+    Args:
+        num_categories: K, the number of classes.
+        gaussian_dim: D, the dimension of each component.
+        estimator: name ("direct", "gumbel_softmax", ...), or an `estimators.Estimator`.
+        epsilon: number or schedule for an estimator given by name; None leaves its default.
+        label_loss: "direct" or "cross_entropy".
+        label_epsilon: step of the direct label loss, in 1/nats.
+        label_cost: task loss of a wrong class, nats; None for the limit z*(eps) := y.
+        unlabelled_weight: weight with which images without a label move h, number or schedule;
+            `schedules.two_phase(0.0, 1.0, steps)` is the paper's: labels alone, then both.
+        generative: False trains the encoder by the labels alone: the purely supervised baseline.
+        kl_weight: beta, number or schedule of the optimizer's iterations; by default 1.
+        hidden_units: width of the hidden layer of the default encoder and decoder
+            (P-300-K(1 + 2 D) and K D-300-P with ReLU).
+        encoder: Keras model, images [B, *image] -> [B, K (1 + 2 D)]; None for the default.
+        decoder: Keras model, [B, K D] -> pixel logits [B, *image] or [B, P]; None for the default.
+        num_eval_samples: draws of w for what `evaluate` estimates; z is enumerated.
+        seed: integer seed of the noise.
+
+    Inputs: images [B, *image], values in [0, 1], and integer labels [B], -1 where there is none;
+    images alone are images without labels.
+
+    `fit` reports loss, reconstruction, kl, kl_weight, label_loss, code_perplexity, accuracy (over
+    the labelled images) and what the estimator reports. `evaluate` reports, with beta = 1 and
+    without a look at the labels: loss = the -ELBO, reconstruction, kl, importance_weighted_nll (a
+    bound on -log p(x) from `num_eval_samples` draws of w under each class), code_perplexity; and
+    accuracy where there are labels. `predict` returns a dict of parameters, probabilities [B, K],
+    code [B, 1, K] and reconstruction [B, *image], decoded from the most probable class and the mean
+    of its component.
+
+    Raises:
+        ValueError: arguments out of range, or an encoder or decoder whose output does not fit.
+        tf.errors.InvalidArgumentError: labels out of range; under XLA, which drops assertions, the
+            loss becomes NaN.
+
+    Example:
+        >>> model = MixtureVAE(num_categories=4, gaussian_dim=3, epsilon=0.3, seed=0)
+        >>> model.compile(optimizer="adam")
+        >>> images = tf.cast(tf.random.uniform([8, 5, 5]) > 0.5, tf.float32)
+        >>> history = model.fit(images, tf.constant([0, 1, 2, 3, -1, -1, -1, -1]), verbose=0)
+        >>> model.predict(images, verbose=0)["probabilities"].shape
+        (8, 4)
+
+    References:
+        Lorberbom et al., NeurIPS 2019, arXiv:1806.02867, section 4.3; Kingma et al.,
+        "Semi-supervised Learning with Deep Generative Models", NeurIPS 2014.
+    """
+
+    posterior = "parameters"
+
+    def __init__(
+        self,
+        num_categories=10,
+        gaussian_dim=30,
+        estimator="direct",
+        epsilon=None,
+        label_loss="direct",
+        label_epsilon=0.05,
+        label_cost=None,
+        unlabelled_weight=1.0,
+        generative=True,
+        kl_weight=1.0,
+        hidden_units=300,
+        encoder=None,
+        decoder=None,
+        num_eval_samples=1,
+        seed=None,
+        **kwargs,
+    ):
+        if not isinstance(gaussian_dim, int) or gaussian_dim < 1:
+            raise ValueError(
+                "Expected `gaussian_dim` to be an integer of at least 1; received "
+                f"{gaussian_dim!r}."
+            )
+        if label_loss not in LABEL_LOSSES:
+            raise ValueError(f"Expected `label_loss` in {LABEL_LOSSES}; received {label_loss!r}.")
+        for name, number in (("label_epsilon", label_epsilon), ("label_cost", label_cost)):
+            if number is not None and not number > 0:
+                raise ValueError(f"Expected a positive `{name}`; received {number!r}.")
+        super().__init__(
+            num_variables=1,
+            num_categories=num_categories,
+            evaluated=["reconstruction", "kl", "importance_weighted_nll"],
+            trained=["label_loss"],
+            kl_weight=kl_weight,
+            hidden_units=hidden_units,
+            encoder=encoder,
+            decoder=decoder,
+            num_eval_samples=num_eval_samples,
+            **kwargs,
+        )
+        self.gaussian_dim = gaussian_dim
+        self.label_loss = label_loss
+        self.label_epsilon = label_epsilon
+        self.label_cost = label_cost
+        self.unlabelled_weight = schedules.get(
+            unlabelled_weight, "unlabelled_weight", allow_zero=True
+        )
+        self.generative = generative
+        settings = {"epsilon": epsilon}
+        if isinstance(estimator, str):
+            settings["seed"] = seed
+        if estimator == "direct":
+            # All codes of an image are not those of another: each is decoded with its own w, and
+            # all but the one drawn without gradient.
+            settings["table"] = "single_flips"
+        self.estimator = estimators.get(
+            estimator, **{name: given for name, given in settings.items() if given is not None}
+        )
+        # The estimator counts up from the same seed: its noise must not be the Gaussians'.
+        apart = None if seed is None else seed + _APART
+        self.seed = seed
+        self.seeds = SeedStream(apart, name="seeds")
+        self.accuracy = ConfusionMatrix(num_categories, name="accuracy")
+        self.confusion = ConfusionMatrix(num_categories, name="accuracy")
+
+    @property
+    def posterior_shape(self):
+        return (self.num_categories * (1 + 2 * self.gaussian_dim),)
+
+    @property
+    def decoder_size(self):
+        return self.num_categories * self.gaussian_dim
+
+    def build_estimator(self):
+        self.estimator.build((None, 1, self.num_categories))
+        self.decoder.trainable = self.generative
+
+    def split(
+        self,
+        parameters: tf.Tensor,  # [B, K (1 + 2 D)]
+    ) -> tuple[tf.Tensor, tfd.Distribution]:
+        """Logits [B, K], float32, and the Gaussian components [B, K], of dimension D."""
+        parameters = tf.cast(parameters, tf.float32)
+        size = self.decoder_size
+        logits, mean, scale = tf.split(parameters, [self.num_categories, size, size], axis=-1)
+        mean, scale = (
+            tf.reshape(part, [-1, self.num_categories, self.gaussian_dim]) for part in (mean, scale)
+        )
+        return logits, tfd.MultivariateNormalDiag(mean, tf.nn.softplus(scale) + 1e-4)
+
+    def posterior_mode(self, parameters):
+        logits, components = self.split(parameters)
+        code = tf.one_hot(tf.argmax(logits, axis=-1), self.num_categories)
+        mean = tf.einsum("bk,bkd->bd", code, components.mean())
+        code = code[:, tf.newaxis]
+        return {
+            "probabilities": tf.nn.softmax(logits),
+            "code": code,
+            "reconstruction": self.decode(code, mean),
+        }
+
+    def decode(
+        self,
+        code: tf.Tensor,  # [B, 1, K]
+        gaussian: tf.Tensor,  # [B, D]
+    ) -> tf.Tensor:
+        """Bernoulli means of the images of B classes and Gaussian vectors: float32 [B, *image]."""
+        return super().decode(tf.einsum("bnk,bd->bkd", code, gaussian))
+
+    def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
+        """Decodes draws from the prior: Bernoulli means [num_images, *image]."""
+        if seed is None:
+            seed = int(keras.random.randint([], 0, 2**31 - 1))
+        shape, categories = [num_images, 1], self.num_categories
+        category = tf.random.stateless_uniform(shape, [seed, 0], 0, categories, tf.int32)
+        gaussian = tf.random.stateless_normal([num_images, self.gaussian_dim], [seed, 1])
+        return self.decode(tf.one_hot(category, categories), gaussian)
+
+    def decoded_codes(self) -> tf.Tensor:
+        """Class-conditional samples, images [K * K, *image].
+
+        Image r * K + k is draw r of the Gaussian, decoded as one of class k.
+        """
+        categories = self.num_categories
+        draws = tf.random.stateless_normal([categories, self.gaussian_dim], EVALUATION_SEED)
+        code = tf.tile(tf.eye(categories)[:, tf.newaxis], [categories, 1, 1])
+        return self.decode(code, tf.repeat(draws, categories, axis=0))
+
+    def pictures(self, images):
+        """Those of every VAE, and the confusion matrix of the last evaluation in shares of a class.
+
+        A row is a class, a column what it was taken for, white for all of its images.
+        """
+        pictures = super().pictures(images)
+        counts = tf.convert_to_tensor(self.confusion.counts)
+        if tf.reduce_sum(counts) > 0:  # Nothing was evaluated after this epoch otherwise.
+            share = tf.math.divide_no_nan(counts, tf.reduce_sum(counts, axis=1, keepdims=True))
+            enlarged = tf.repeat(tf.repeat(share, 8, axis=0), 8, axis=1)
+            pictures["confusion"] = enlarged[tf.newaxis]
+        return pictures
+
+    def details(self):
+        """The confusion matrix of the last evaluation: counts, a row a class."""
+        return {"confusion_matrix": self.confusion.counts.numpy().astype(int).tolist()}
+
+    def terms(self, images, labels, parameters, training):
+        logits, components = self.split(parameters)
+        labels = self._checked(labels, logits)
+        if not training:
+            self.confusion.update_state(labels, logits)
+            return self.with_kl(self.evaluation((logits, components), images), (logits, components))
+        self.accuracy.update_state(labels, logits)
+        label_loss = self._label_loss(logits, labels)
+        if not self.generative:
+            values = dict.fromkeys(("reconstruction", "kl", "kl_weight"), 0.0)
+            return label_loss, {**values, "label_loss": label_loss}
+        weight = schedules.value(self.unlabelled_weight, self.optimizer.iterations)
+        free = weight * logits + (1.0 - weight) * tf.stop_gradient(logits)
+        right = tf.one_hot(labels, self.num_categories)
+        known = tf.where((labels >= 0)[:, tf.newaxis], _KNOWN * (2.0 * right - 1.0), free)
+        draw = components.sample(seed=tf.cast(self.seeds.next(), tf.int32))
+        loss, values = self.training_terms(
+            self.make_loss_fn(images, training, draw=draw),
+            known[:, tf.newaxis],
+            (known, components),
+        )
+        return loss + label_loss, {**values, "label_loss": label_loss}
+
+    def make_loss_fn(
+        self,
+        images,  # [B, *image]
+        training=False,
+        *,
+        draw: tf.Tensor,  # [B, K, D]
+    ):
+        """The loss of codes [S, M, 1, K], as `types.LossFn`, with the draw of w held fixed."""
+        flat = tf.reshape(images, [-1, self.num_pixels])
+
+        def loss_fn(codes):
+            # [S, M, K, 1] times [B, 1, K, D]: S is 1 or B.
+            outer = codes[:, :, 0, :, tf.newaxis] * draw[:, tf.newaxis]
+            return losses.bernoulli_nll(flat, self._pixel_logits(outer, training))
+
+        return loss_fn
+
+    def kl_and_probabilities(self, parameters):
+        logits, components = parameters
+        probabilities = tf.nn.softmax(logits)
+        gaussian_kl = tf.reduce_sum(probabilities * self._gaussian_kl(components), axis=-1)
+        kl = losses.categorical_kl(logits[:, tf.newaxis]) + gaussian_kl
+        return kl, probabilities[:, tf.newaxis]
+
+    def evaluation(self, parameters, images):
+        """E_q f and a bound on -log p(x): all classes, `num_eval_samples` draws under each."""
+        logits, components = parameters
+        prior = self._prior()
+
+        def one_draw(number):
+            seed = tf.stack([EVALUATION_SEED[0] + number, EVALUATION_SEED[1]])
+            draw = components.sample(seed=seed)
+            every = tables.all_codes_loss(self.make_loss_fn(images, draw=draw), self.num_categories)
+            return every, every + components.log_prob(draw) - prior.log_prob(draw)
+
+        shape = tf.TensorSpec([None, self.num_categories])
+        every, weighted = tf.map_fn(
+            one_draw,
+            tf.range(self.num_eval_samples),
+            fn_output_signature=(shape, shape),
+            parallel_iterations=1,
+        )  # [S, B, K]
+        count = math.log(self.num_eval_samples * self.num_categories)
+        return {
+            "reconstruction": tf.reduce_sum(
+                tf.nn.softmax(logits) * tf.reduce_mean(every, axis=0), axis=-1
+            ),
+            "importance_weighted_nll": count - tf.reduce_logsumexp(-weighted, axis=[0, 2]),
+        }
+
+    @property
+    def training_metrics(self):
+        return [*super().training_metrics, self.accuracy]
+
+    @property
+    def evaluation_metrics(self):
+        return [*super().evaluation_metrics, self.confusion]
+
+    def _prior(self):
+        return tfd.MultivariateNormalDiag(tf.zeros(self.gaussian_dim), tf.ones(self.gaussian_dim))
+
+    def _gaussian_kl(self, components):
+        """KL of each component from the prior, nats: [B, K]."""
+        return tfd.kl_divergence(components, self._prior())
+
+    def _checked(self, labels, logits):
+        """Labels [B], int32: -1 where none were given."""
+        if labels is None:
+            return tf.fill(tf.shape(logits)[:1], -1)
+        labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+        expected = f"Expected labels from -1 (none) to {self.num_categories - 1}"
+        with tf.control_dependencies(
+            [
+                tf.debugging.assert_greater_equal(labels, -1, expected),
+                tf.debugging.assert_less(labels, self.num_categories, expected),
+            ]
+        ):
+            return tf.identity(labels)
+
+    def _label_loss(self, logits, labels):
+        if self.label_loss == "direct":
+            noise = sample_gumbel(tf.shape(logits), self.seeds.next())
+            loss = direct_label_loss(logits, noise, labels, self.label_epsilon, self.label_cost)
+        else:
+            right = tf.one_hot(labels, self.num_categories)
+            cross_entropy = tf.nn.softmax_cross_entropy_with_logits(right, logits)
+            loss = tf.where(labels >= 0, cross_entropy / self.label_epsilon, 0.0)
+        # XLA drops the assertions of `_checked`.
+        in_range = (labels >= -1) & (labels < self.num_categories)
+        return tf.where(in_range, loss, math.nan)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_categories": self.num_categories,
+            "gaussian_dim": self.gaussian_dim,
+            "estimator": keras.saving.serialize_keras_object(self.estimator),
+            "label_loss": self.label_loss,
+            "label_epsilon": self.label_epsilon,
+            "label_cost": self.label_cost,
+            "unlabelled_weight": schedules.serialize(self.unlabelled_weight),
+            "generative": self.generative,
+            "seed": self.seed,
+        }
