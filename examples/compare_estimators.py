@@ -13,7 +13,6 @@ test images; and for each data set comparison_<data set>.png, drawn by plot_comp
 line printed is JSON with the last figures, mean and spread over the seeds.
 """
 
-import contextlib
 import csv
 import itertools
 import json
@@ -23,6 +22,7 @@ import statistics
 
 import data
 import experiment
+import grid
 import presets
 import train_vae
 from absl import app, flags
@@ -56,7 +56,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def grid() -> list[dict]:
+def cells() -> list[dict]:
     """The flags of train_vae.py for every cell; seeds vary last, estimators before them.
 
     Raises:
@@ -70,7 +70,7 @@ def grid() -> list[dict]:
             raise ValueError(f"Expected --{several.name} here; received --{one}.")
         if not several.value:
             raise ValueError(f"Expected at least one entry in --{several.name}; received none.")
-    cells = []
+    every = []
     for dataset, k, estimator, seed in itertools.product(
         map(_available, _DATASETS.value), _KS.value, _ESTIMATORS.value, _SEEDS.value
     ):
@@ -79,8 +79,8 @@ def grid() -> list[dict]:
                 "Expected integers in --ks (at least 2) and --seeds (at least 0); received "
                 f"{k!r} and {seed!r}."
             )
-        cells.append({"dataset": dataset, "k": int(k), "estimator": estimator, "seed": int(seed)})
-    return cells
+        every.append({"dataset": dataset, "k": int(k), "estimator": estimator, "seed": int(seed)})
+    return every
 
 
 def _available(dataset: str) -> str:
@@ -94,18 +94,16 @@ def _available(dataset: str) -> str:
     return dataset
 
 
-@contextlib.contextmanager
-def cell_flags(cell: dict):
-    """The flags of train_vae.py are those of the cell for a while."""
-    changes = {**cell, "watch": "test", "resume": True}
+def changes_of(cell: dict) -> dict:
+    """The flags of train_vae.py that a cell changes."""
+    changes = {**cell, "watch": "test"}
     changes["output_dir"] = str(pathlib.Path(FLAGS.output_dir) / name_of(cell))
     epochs = [budget / cost_an_epoch(cell, name) for name, budget in budgets().items()]
     if epochs:
         # About six evaluations within the smaller budget, the last where the larger is spent.
         every = max(round(min(epochs) / 6), 1)
         changes |= {"watch_every": every, "epochs": every * math.ceil(max(epochs) / every)}
-    with flagsaver.flagsaver(**changes):
-        yield
+    return changes
 
 
 def budgets() -> dict[str, float]:
@@ -220,21 +218,13 @@ def main(argv):
                 "Expected --learning_rate_schedule=constant with two budgets: another one would be "
                 f"cut short by the smaller; received {FLAGS.learning_rate_schedule}."
             )
-        cells = grid()
-        for cell in cells:  # Mistakes are answered before hours of training.
-            with cell_flags(cell):
-                train_vae.prepare()
-        import keras
+        every = cells()
+        grid.check(map(changes_of, every), train_vae.prepare)
         import plot_comparison
-        import training
 
         rows = []
-        for cell in cells:
-            with cell_flags(cell):
-                run = train_vae.prepare()
-                if not (run.directory / "metrics.json").exists():
-                    training.train(run, train_vae.build_model)
-                    keras.backend.clear_session()
+        for cell in every:
+            grid.trained(changes_of(cell), train_vae.prepare, train_vae.build_model)
             rows += rows_of(cell)
             write_table(rows)
         limits = pathlib.Path(_LIMITS.value) if _LIMITS.value else None

@@ -11,6 +11,8 @@ labels do as well. --supervised trains the same encoder by the labels alone: the
 images.
 """
 
+import pathlib
+
 import estimator_flags
 import experiment
 import presets
@@ -120,6 +122,9 @@ def prepare() -> experiment.Run:
 def main(argv):
     named = ("estimator", "num_labels", "supervised")
     program.main(argv, prepare, build_model, named, make_feed)
+    import plot_confusion
+
+    plot_confusion.draw(pathlib.Path(FLAGS.output_dir))
 
 
 if __name__ == "__main__":

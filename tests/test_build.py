@@ -8,8 +8,8 @@ PACKAGE = "tf_direct_opt"
 
 # The rooms of the library from the top of the data flow down; imports point to earlier ones.
 ROOMS = (
-    "types", "perturbation", "files", "solvers", "direct", "gibbs", "tables", "losses",
-    "schedules", "seeds", "metrics", "estimators", "layers", "models", "callbacks",
+    "types", "perturbation", "files", "solvers", "direct", "labels", "gibbs", "tables",
+    "losses", "schedules", "seeds", "metrics", "estimators", "layers", "models", "callbacks",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from test_discrete_vae import fit, make_model, stripes
 
-from tf_direct_opt.callbacks import Checkpoint, decoded_codes, image_grid
+from tf_direct_opt.callbacks import Checkpoint, image_grid
 
 
 def built_model(**config):
@@ -76,17 +76,6 @@ def test_image_grid_by_hand():
     assert image_grid(tf.zeros([10, 4, 3, 1])).shape == (3 * 5, 4 * 4, 1)
     with pytest.raises(ValueError, match="Expected images of shape"):
         image_grid(tf.zeros([2, 3, 4, 3]))
-
-
-def test_decoded_codes():
-    single = built_model()
-    np.testing.assert_allclose(
-        decoded_codes(single), single.decode(tf.eye(4)[:, tf.newaxis]), rtol=1e-6
-    )
-    several = built_model(num_variables=2, num_categories=3)
-    images = decoded_codes(several)
-    assert images.shape == (6, 6, 6)
-    np.testing.assert_allclose(images[4], several.decode(tf.one_hot([[0, 1]], 3))[0], rtol=1e-6)
 
 
 def test_inputs_of_the_tests_are_binary():

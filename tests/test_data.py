@@ -20,10 +20,37 @@ def assert_binary(images, sizes, shape):
         assert set(np.unique(part)) == {0, 1}
 
 
+def assert_labelled(images, num_classes):
+    """Each part has a label for each image, and all classes."""
+    assert images.num_classes == num_classes
+    assert set(images.labels) == set(data.PARTS)
+    for part, labels in images.labels.items():
+        assert labels.shape == getattr(images, part).shape[:1]
+        assert labels.dtype == np.int32
+        assert set(labels) == set(range(num_classes))
+
+
+def nearest_mean_accuracy(images):
+    """Share of the test images that are nearest to the average training image of their class."""
+    train, test = (getattr(images, part).astype(float) for part in ("train", "test"))
+    labels = images.labels["train"]
+    means = np.stack([train[labels == k].mean(axis=0) for k in range(images.num_classes)])
+    flat, test = means.reshape(len(means), -1), test.reshape(len(test), -1)
+    distance = (flat**2).sum(axis=1) - 2 * test @ flat.T
+    return np.mean(distance.argmin(axis=1) == images.labels["test"])
+
+
 def test_digits():
     images = data.load("digits")
     assert_binary(images, [1437, 180, 180], (8, 8))
     np.testing.assert_array_equal(images.train, data.load("digits").train)
+
+
+def test_labels_of_digits():
+    images = data.load("digits")
+    assert_labelled(images, 10)
+    # Labels that went with other images would give 0.1.
+    assert nearest_mean_accuracy(images) > 0.8
 
 
 @pytest.mark.real_data
@@ -33,6 +60,9 @@ def test_mnists(name, ink):
     images = data.load(name)
     assert_binary(images, [50000, 10000, 10000], (28, 28))
     assert images.train.mean() == pytest.approx(ink, abs=5e-3)
+    assert_labelled(images, 10)
+    # Labels that went with other images would give 0.1.
+    assert nearest_mean_accuracy(images) > 0.6
 
 
 @pytest.mark.real_data
@@ -44,6 +74,8 @@ def test_omniglot_small_shares_no_alphabet_with_its_test():
     assert 0.05 < images.train.mean() < 0.1
     known = {image.tobytes() for image in np.concatenate([images.train, images.valid])}
     assert not known & {image.tobytes() for image in images.test}
+    # Alphabets that the parts do not share are no classes to learn.
+    assert (images.labels, images.num_classes) == ({}, 0)
 
 
 @pytest.mark.real_data

@@ -130,6 +130,19 @@ def test_evaluate_of_several_variables_estimates_the_enumerated_bounds():
     assert got == model.evaluate(stripes(), batch_size=50, verbose=0, return_dict=True)
 
 
+def test_decoded_codes():
+    single = make_model()
+    single.build((None, 6, 6))
+    np.testing.assert_allclose(
+        single.decoded_codes(), single.decode(tf.eye(4)[:, tf.newaxis]), rtol=1e-6
+    )
+    several = make_model(num_variables=2, num_categories=3)
+    several.build((None, 6, 6))
+    images = several.decoded_codes()
+    assert images.shape == (6, 6, 6)
+    np.testing.assert_allclose(images[4], several.decode(tf.one_hot([[0, 1]], 3))[0], rtol=1e-6)
+
+
 def test_predict_and_sample():
     model = make_model(num_variables=2, num_categories=3)
     fit(model, epochs=1)

@@ -62,7 +62,11 @@ def direct_label_loss(
     right = tf.one_hot(labels, logits.shape[-1])
     code = solver(tf.cast(logits, tf.float32) + noise)
     wrong = tf.reduce_sum(right, axis=-1) - tf.reduce_sum(right * code, axis=-1)
-    loss, gain = (wrong, _DECISIVE / epsilon) if cost is None else (cost * wrong, cost)
+    if cost is None:
+        # An epsilon of 0 is left to `direct_loss` to refuse.
+        loss, gain = wrong, tf.math.divide_no_nan(_DECISIVE, tf.cast(epsilon, tf.float32))
+    else:
+        loss, gain = cost * wrong, cost
     # Up to a constant of each example the task loss is what its label saves.
     table = -tf.reshape(tf.convert_to_tensor(gain, tf.float32), [-1, 1]) * right
     return direct_loss(tf.stop_gradient(loss), logits, noise, table, epsilon, solver)

@@ -38,9 +38,10 @@ class MixtureVAE(VAE):
         label:     E_{q(w|x, y)} [f(x, y, w)] + beta (log K + KL_y) + label loss
 
     with f = -log p(x | z, w) in nats, summed over pixels, KL_k = KL(N(mean_k, scale_k^2) || N(0,
-    I)), averaged over the batch. The gradient of the first line towards h is the estimator's, at
-    one draw of w for each class that is held fixed for all choices of z; that towards mean and
-    scale is reparameterised. The label loss moves h by the direct gradient of a task loss, see
+    I)), averaged over the batch. Towards h, the gradient of E_q f + beta sum_k softmax(h)_k KL_k is
+    the estimator's for the losses f(x, k, w_k) + beta KL_k, at one draw of w for each class that is
+    held fixed for all choices of z; towards mean and scale it is reparameterised, and that of the
+    KL the closed form. The label loss moves h by the direct gradient of a task loss, see
     `labels.direct_label_loss`, or by the cross-entropy 1 / label_epsilon times, which is the mean
     of the direct one in the limit.
 
@@ -256,12 +257,20 @@ class MixtureVAE(VAE):
         right = tf.one_hot(labels, self.num_categories)
         known = tf.where((labels >= 0)[:, tf.newaxis], _KNOWN * (2.0 * right - 1.0), free)
         draw = components.sample(seed=tf.cast(self.seeds.next(), tf.int32))
+        # What a class costs is f + beta KL_k. An argmax over f alone would take to the class whose
+        # component strays farthest from the prior.
+        step = self.optimizer.iterations
+        costs = schedules.value(self.kl_weight, step) * self._gaussian_kl(components)
+        costs = tf.stop_gradient(costs)
         loss, values = self.training_terms(
-            self.make_loss_fn(images, training, draw=draw),
+            self.make_loss_fn(images, training, draw=draw, costs=costs),
             known[:, tf.newaxis],
             (known, components),
         )
-        return loss + label_loss, {**values, "label_loss": label_loss}
+        # The KL adds the same cost in its mean, and the gradient towards mean and scale.
+        expected = tf.stop_gradient(tf.reduce_sum(tf.nn.softmax(known) * costs, axis=-1))
+        values["reconstruction"] -= expected
+        return loss - expected + label_loss, {**values, "label_loss": label_loss}
 
     def make_loss_fn(
         self,
@@ -269,21 +278,30 @@ class MixtureVAE(VAE):
         training=False,
         *,
         draw: tf.Tensor,  # [B, K, D]
+        costs: tf.Tensor | None = None,  # [B, K]
     ):
-        """The loss of codes [S, M, 1, K], as `types.LossFn`, with the draw of w held fixed."""
+        """The loss of codes [S, M, 1, K], as `types.LossFn`, with the draw of w held fixed.
+
+        `costs` is what a class costs beside f(x, k, w_k).
+        """
         flat = tf.reshape(images, [-1, self.num_pixels])
 
         def loss_fn(codes):
             # [S, M, K, 1] times [B, 1, K, D]: S is 1 or B.
             outer = codes[:, :, 0, :, tf.newaxis] * draw[:, tf.newaxis]
-            return losses.bernoulli_nll(flat, self._pixel_logits(outer, training))
+            nll = losses.bernoulli_nll(flat, self._pixel_logits(outer, training))
+            if costs is None:
+                return nll
+            return nll + tf.reduce_sum(codes[:, :, 0] * costs[:, tf.newaxis], axis=-1)
 
         return loss_fn
 
     def kl_and_probabilities(self, parameters):
         logits, components = parameters
         probabilities = tf.nn.softmax(logits)
-        gaussian_kl = tf.reduce_sum(probabilities * self._gaussian_kl(components), axis=-1)
+        # Towards h this part counts among the losses of the classes, see `terms`.
+        weights = tf.stop_gradient(probabilities)
+        gaussian_kl = tf.reduce_sum(weights * self._gaussian_kl(components), axis=-1)
         kl = losses.categorical_kl(logits[:, tf.newaxis]) + gaussian_kl
         return kl, probabilities[:, tf.newaxis]
 
@@ -355,8 +373,10 @@ class MixtureVAE(VAE):
         return tf.where(in_range, loss, math.nan)
 
     def get_config(self):
+        config = super().get_config()
+        del config["num_variables"]  # One, and no argument here.
         return {
-            **super().get_config(),
+            **config,
             "num_categories": self.num_categories,
             "gaussian_dim": self.gaussian_dim,
             "estimator": keras.saving.serialize_keras_object(self.estimator),

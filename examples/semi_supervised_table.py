@@ -1,0 +1,167 @@
+"""The paper's table: accuracy over numbers of labels, data sets, methods and seeds.
+
+    python examples/semi_supervised_table.py --flagfile=flags/semi_supervised.flags --output_dir=...
+
+Every cell is a run of train_semi_supervised.py in a folder of its own; flags that are given hold
+for all of them. Methods: direct; gumbel_softmax, with the cross-entropy of the labels; supervised,
+the same encoder trained by the labels alone, for --supervised_epochs. Given the same --output_dir
+again, finished cells are kept and a cut one goes on where it was.
+
+Into --output_dir: semi_supervised.csv, one row a cell, and semi_supervised.md, the table of mean
+and standard deviation over the seeds. The last line printed is JSON with the same.
+"""
+
+import csv
+import itertools
+import json
+import pathlib
+import statistics
+
+import experiment
+import grid
+import train_semi_supervised
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+_DATASETS = flags.DEFINE_list("datasets", ["digits"], "Data sets.")
+_COUNTS = flags.DEFINE_list("label_counts", ["50", "100"], "Numbers of labels.")
+_METHODS = flags.DEFINE_list("methods", ["direct", "supervised", "gumbel_softmax"], "Methods.")
+_SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds.")
+_ONCE = flags.DEFINE_list("once", ["gumbel_softmax"], "Methods that get the first seed only.")
+_SUPERVISED_EPOCHS = flags.DEFINE_integer(
+    "supervised_epochs", 4, "Epochs of the supervised baseline.", lower_bound=1
+)
+flags.adopt_module_key_flags(train_semi_supervised)
+
+METHODS = {
+    "direct": {"estimator": "direct", "label_loss": "direct"},
+    "gumbel_softmax": {"estimator": "gumbel_softmax", "label_loss": "cross_entropy"},
+    "supervised": {"supervised": True},
+}
+COLUMNS = ("dataset", "num_labels", "method", "seed", "epochs", "cpu_seconds", "accuracy")
+
+
+def cells() -> list[dict]:
+    """Data set, number of labels, method and seed of every run; the seeds vary last.
+
+    Raises:
+        ValueError: a flag of the table that cannot be read, or one of train_semi_supervised.py
+            that would have no effect.
+    """
+    for one, several in (("dataset", _DATASETS), ("num_labels", _COUNTS), ("seed", _SEEDS)):
+        if FLAGS[one].present:
+            raise ValueError(f"Expected --{several.name} here; received --{one}.")
+    for several in (_DATASETS, _COUNTS, _METHODS, _SEEDS):
+        if not several.value:
+            raise ValueError(f"Expected at least one entry in --{several.name}; received none.")
+    for name in (*_METHODS.value, *_ONCE.value):
+        if name not in METHODS:
+            raise ValueError(f"Expected --methods and --once of {[*METHODS]}; received {name!r}.")
+    for number in (*_COUNTS.value, *_SEEDS.value):
+        if not number.isdecimal():
+            raise ValueError(
+                f"Expected integers in --label_counts and --seeds; received {number!r}."
+            )
+    return [
+        {"dataset": dataset, "num_labels": int(count), "method": method, "seed": int(seed)}
+        for dataset, count, method in itertools.product(
+            _DATASETS.value, _COUNTS.value, _METHODS.value
+        )
+        for seed in (_SEEDS.value[:1] if method in _ONCE.value else _SEEDS.value)
+    ]
+
+
+def changes_of(cell: dict) -> dict:
+    """The flags of train_semi_supervised.py that a cell changes."""
+    name = "{dataset}-{num_labels}-{method}-s{seed}".format(**cell)
+    changes = {key: cell[key] for key in ("dataset", "num_labels", "seed")}
+    changes["output_dir"] = str(pathlib.Path(FLAGS.output_dir) / name)
+    if cell["method"] == "supervised":
+        epochs = _SUPERVISED_EPOCHS.value
+        changes |= {"epochs": epochs, "watch_every": min(FLAGS.watch_every, epochs)}
+    return {**changes, **METHODS[cell["method"]]}
+
+
+def row_of(cell: dict, directory: pathlib.Path) -> dict:
+    """The row of a finished cell."""
+    metrics = json.loads((directory / "metrics.json").read_text())
+    with (directory / "history.csv").open(newline="") as file:
+        seconds = sum(float(row["cpu_seconds"]) for row in csv.DictReader(file))
+    return {
+        **cell,
+        "epochs": metrics["epochs"],
+        "cpu_seconds": f"{seconds:.1f}",
+        "accuracy": f"{100 * metrics['test']['accuracy']:.2f}",
+    }
+
+
+def summary(rows: list[dict]) -> list[dict]:
+    """Mean and standard deviation over the seeds, in percent."""
+    by_cell = {}
+    for row in rows:
+        key = (row["dataset"], row["method"], row["num_labels"])
+        by_cell.setdefault(key, []).append(float(row["accuracy"]))
+    return [
+        {
+            "dataset": dataset,
+            "method": method,
+            "num_labels": count,
+            "seeds": len(figures),
+            "accuracy": round(statistics.mean(figures), 2),
+            "deviation": round(statistics.stdev(figures), 2) if len(figures) > 1 else None,
+        }
+        for (dataset, method, count), figures in by_cell.items()
+    ]
+
+
+def markdown(lines: list[dict]) -> str:
+    """A table of data sets and methods against numbers of labels."""
+    counts = sorted({line["num_labels"] for line in lines})
+    entries = {}
+    for line in lines:
+        entry = f"{line['accuracy']:.2f}"
+        if line["deviation"] is not None:
+            entry += f" ({line['deviation']:.2f})"
+        entries.setdefault((line["dataset"], line["method"]), {})[line["num_labels"]] = entry
+    table = [["data", "method", *map(str, counts)], ["---"] * (2 + len(counts))]
+    for (dataset, method), by_count in entries.items():
+        table.append([dataset, f"`{method}`", *(by_count.get(count, "") for count in counts)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in table)
+
+
+def write(rows: list[dict]) -> None:
+    """Writes semi_supervised.csv and semi_supervised.md."""
+    from tf_direct_opt.files import replacing
+
+    path = pathlib.Path(FLAGS.output_dir) / "semi_supervised.csv"
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    with replacing(path.with_suffix(".md")) as temporary:
+        temporary.write_text(markdown(summary(rows)))
+
+
+def main(argv):
+    with experiment.input_errors():
+        experiment.refuse_arguments(argv)
+        if FLAGS.output_dir is None:
+            raise ValueError("Expected --output_dir, the folder of the table; received none.")
+        every = cells()
+        grid.check(map(changes_of, every), train_semi_supervised.prepare)
+        rows = []
+        for cell in every:
+            directory = grid.trained(
+                changes_of(cell),
+                train_semi_supervised.prepare,
+                train_semi_supervised.build_model,
+                train_semi_supervised.make_feed,
+            )
+            rows.append(row_of(cell, directory))
+            write(rows)
+    print(json.dumps(summary(rows)))
+
+
+if __name__ == "__main__":
+    app.run(main)
