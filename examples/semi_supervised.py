@@ -1,6 +1,10 @@
 """Few labels: which images have them, and batches of images with and without."""
 
+import dataclasses
+import math
+
 import batches
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -37,6 +41,55 @@ def labelled_subset(
     return np.sort(np.concatenate(chosen))
 
 
+@dataclasses.dataclass(frozen=True)
+class Distortion:
+    """Limits of random affine maps of images, drawn uniformly for each image, symmetric about 0.
+
+    Args:
+        shift: pixels, in each direction.
+        rotation: degrees.
+        zoom: share of the size, in each direction.
+        shear: horizontal pixels for each vertical one.
+    """
+
+    shift: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
+
+    def __post_init__(self):
+        for name, limit in dataclasses.asdict(self).items():
+            if limit < 0:
+                raise ValueError(f"Expected a {name} of at least 0; received {limit}.")
+        if self.zoom >= 1:
+            raise ValueError(f"Expected a zoom below 1; received {self.zoom}.")
+
+    def __call__(
+        self,
+        images: tf.Tensor,  # [B, height, width], binary
+        seed: tf.Tensor,  # [2]
+    ) -> tf.Tensor:
+        """The images moved about their centres, binary again, background drawn in."""
+        if self == Distortion():
+            return images
+        batch, height, width = images.shape
+        draws = tf.random.stateless_uniform([6, batch], seed, -1.0, 1.0)
+        down, right = self.shift * draws[0], self.shift * draws[1]
+        angle = math.radians(self.rotation) * draws[2]
+        zoom_x, zoom_y = 1.0 + self.zoom * draws[3], 1.0 + self.zoom * draws[4]
+        shear = self.shear * draws[5]
+        # Output pixel (x, y) is read at (a x + b y + c, d x + e y + f).
+        a, b = zoom_x * tf.cos(angle), shear - zoom_y * tf.sin(angle)
+        d, e = zoom_x * tf.sin(angle), zoom_y * tf.cos(angle)
+        x, y = (width - 1) / 2, (height - 1) / 2
+        c, f = right + x - a * x - b * y, down + y - d * x - e * y
+        zero = tf.zeros([batch])
+        moved = keras.ops.image.affine_transform(
+            images[..., tf.newaxis], tf.stack([a, b, c, d, e, f, zero, zero], axis=-1)
+        )
+        return tf.cast(moved[..., 0] > 0.5, tf.float32)
+
+
 class SemiSupervisedFeed:
     """Batches (images, labels): -1 for the images of which no label is known.
 
@@ -51,26 +104,20 @@ class SemiSupervisedFeed:
         num_labelled: labelled ones among them; all of them for supervised learning, whose epoch
             is as many images, with repeats.
         seed: of the order.
-        max_shift: pixels by which the labelled images of a batch are moved, up to, in each
-            direction.
+        distortion: of the labelled images.
     """
 
-    def __init__(self, images, labelled, batch_size, num_labelled, seed, max_shift=0):
+    def __init__(self, images, labelled, batch_size, num_labelled, seed, distortion=Distortion()):
         if not 1 <= num_labelled <= batch_size:
             raise ValueError(
                 f"Expected from 1 to {batch_size} labelled images a batch; received {num_labelled}."
-            )
-        if not 0 <= max_shift < min(images.image_shape):
-            raise ValueError(
-                f"Expected to move images of {images.image_shape} by 0 or more pixels, less than "
-                f"their size; received {max_shift}."
             )
         self.images = images
         self.labelled = labelled
         self.num_labelled = num_labelled
         self.num_unlabelled = batch_size - num_labelled
         self.seed = seed
-        self.max_shift = max_shift
+        self.distortion = distortion
         self.steps = len(images.train) // (self.num_unlabelled or batch_size)
 
     def training(self, initial_epoch, epochs):
@@ -82,7 +129,8 @@ class SemiSupervisedFeed:
             # A function of the step alone, so that a resumed run draws what it would have drawn.
             draw = tf.random.stateless_uniform([size], [seed, step], 0, len(known), tf.int32)
             chosen = tf.cast(tf.gather(known, draw), tf.float32)
-            return self._moved(chosen, step), tf.gather(known_labels, draw)
+            # Another stream than that of the draws.
+            return self.distortion(chosen, tf.stack([step, seed])), tf.gather(known_labels, draw)
 
         steps = tf.data.Dataset.range(initial_epoch * self.steps, epochs * self.steps)
         labelled = steps.map(known_batch)
@@ -101,15 +149,3 @@ class SemiSupervisedFeed:
 
     def evaluation(self, part):
         return batches.evaluation_batches(getattr(self.images, part), self.images.labels[part])
-
-    def _moved(self, images, step):
-        """All images of a batch moved alike, background drawn in."""
-        most = self.max_shift
-        if not most:
-            return images
-        height, width = self.images.image_shape
-        padded = tf.pad(images, [[0, 0], [most, most], [most, most]])
-        # Another stream than that of the draws.
-        start = tf.random.stateless_uniform([2], [step, self.seed], 0, 2 * most + 1, tf.int32)
-        moved = tf.slice(padded, [0, start[0], start[1]], [self.num_labelled, height, width])
-        return tf.ensure_shape(moved, images.shape)

@@ -33,8 +33,10 @@ flags.DEFINE_float("label_epsilon", 0.05, "Step of the direct label loss, 1/nats
 flags.DEFINE_float("label_cost", None, "Task loss of a wrong class [the limit: z*(eps) := label].")
 flags.DEFINE_integer("gaussian_dim", 30, "Dimension of each Gaussian component.", lower_bound=1)
 flags.DEFINE_enum("encoder", "dense", ["dense", "conv"], "Layers before the hidden one.")
-flags.DEFINE_float("dropout", 0.0, "Of what the class is read from.", 0.0, 0.9)
-flags.DEFINE_integer("max_shift", 0, "Pixels that labelled images are moved by, up to.", 0)
+flags.DEFINE_float("max_shift", 0.0, "Pixels that labelled images are moved by, up to.", 0.0)
+flags.DEFINE_float("max_rotation", 0.0, "Degrees that they are turned by.", 0.0)
+flags.DEFINE_float("max_zoom", 0.0, "Share of their size that they grow or shrink by.", 0.0, 0.9)
+flags.DEFINE_float("max_shear", 0.0, "Horizontal pixels a vertical one that they lean by.", 0.0)
 for _name in ("label_epsilon", "label_cost"):
     flags.register_validator(_name, lambda value: value is None or value > 0, "has to be positive")
 flags.adopt_module_key_flags(estimator_flags)
@@ -52,7 +54,9 @@ def make_feed(images):
         FLAGS.batch_size,
         FLAGS.batch_size if FLAGS.supervised else FLAGS.labelled_per_batch,
         FLAGS.seed,
-        FLAGS.max_shift,
+        semi_supervised.Distortion(
+            FLAGS.max_shift, FLAGS.max_rotation, FLAGS.max_zoom, FLAGS.max_shear
+        ),
     )
 
 

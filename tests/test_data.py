@@ -32,7 +32,7 @@ def assert_labelled(images, num_classes):
 
 def nearest_mean_accuracy(images):
     """Share of the test images that are nearest to the average training image of their class."""
-    train, test = (getattr(images, part).astype(float) for part in ("train", "test"))
+    train, test = (getattr(images, part).astype(np.float32) for part in ("train", "test"))
     labels = images.labels["train"]
     means = np.stack([train[labels == k].mean(axis=0) for k in range(images.num_classes)])
     flat, test = means.reshape(len(means), -1), test.reshape(len(test), -1)
