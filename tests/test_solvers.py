@@ -171,7 +171,16 @@ class TestPairwiseBinaryMaxFlow(TestPairwiseBinary):
 class TestPairwiseBinaryMILP(TestPairwiseBinary):
     solver = solvers.PairwiseBinaryMILP
     sizes = ((1,), (2,), (5,))
-    ties_to_the_lowest = False
+
+    def test_any_of_the_best_where_ties_do_not_matter(self):
+        for size in self.sizes:
+            scores, values = self.instance(size, self.tied)
+            code = self.solver(*size, ties="any")(tf.constant(scores)).numpy()
+            np.testing.assert_array_equal((scores * code).sum(axis=1), values.max(axis=1))
+
+    def test_unknown_ties(self):
+        with pytest.raises(ValueError, match="Expected `ties` in"):
+            self.solver(3, ties="highest")
 
 
 def test_every_solver_inherits_the_contract():

@@ -1,5 +1,7 @@
 """Direct optimisation through a structured argmax: binary variables with pairwise potentials."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -13,7 +15,8 @@ from tf_direct_opt.solvers import pairwise_binary
 SOLVERS = {
     "enumerate": solvers.PairwiseBinary,
     "maxflow": solvers.PairwiseBinaryMaxFlow,
-    "milp": solvers.PairwiseBinaryMILP,
+    # Noise leaves no ties.
+    "milp": functools.partial(solvers.PairwiseBinaryMILP, ties="any"),
 }
 
 PERTURBATIONS = ("unary", "all", "configurations")
