@@ -155,7 +155,7 @@ def test_more_images_a_batch_than_there_are_is_refused():
 
 # Distortion. A shape in the middle of 400 images of 31 x 31 pixels tells by its moments what was
 # done to it. Each draw reaches beyond three quarters of its limit, on either side, but for one set
-# of seeds in 10^21.
+# of seeds in 10^22.
 
 MIDDLE = 15
 

@@ -7,7 +7,7 @@ import statistics
 import textwrap
 
 import pytest
-from test_train_vae import run
+from test_train_vae import ROOT, run
 
 PROGRAM = ("examples/semi_supervised_table.py",)
 GRID = (
@@ -77,3 +77,21 @@ def test_bad_command_line_is_one_clear_error(tmp_path, arguments, message):
     assert out == ""
     assert f"error: {message}" in err
     assert "Traceback" not in err
+
+
+def test_the_flagfiles_of_single_runs_are_cells_of_the_table():
+    def given(name):
+        text = (ROOT / f"flags/semi_supervised_{name}.flags").read_text()
+        return {line for line in text.splitlines() if line.startswith("--")}
+
+    of_the_grid = (
+        "--datasets",
+        "--label_counts",
+        "--methods",
+        "--seeds",
+        "--once",
+        "--supervised_",
+    )
+    shared = {line for line in given("table") if not line.startswith(of_the_grid)}
+    for dataset in ("mnist", "fashion_mnist"):
+        assert given(dataset) == shared | {f"--dataset={dataset}", "--num_labels=100"}

@@ -104,6 +104,18 @@ def test_evaluate_is_exact_by_enumeration():
     assert got == evaluate(model, images)
 
 
+def test_marginals_of_confident_posteriors_are_probabilities():
+    # Summed over 2^8 configurations they round to more than 1, of which the code perplexity took
+    # the logarithm.
+    model = make_model(num_variables=8)
+    potentials = tf.constant(5 * np.random.default_rng(0).normal(size=[200, 36]), tf.float32)
+    _, probabilities = model.kl_and_probabilities(potentials)
+    assert np.max(probabilities) == 1.0
+    assert np.min(probabilities) == 0.0
+    model.code_perplexity.update_state(probabilities[:1])
+    assert np.isfinite(model.code_perplexity.result())
+
+
 def test_the_importance_weighted_bound_is_a_bound_and_tightens():
     # 400 images: its standard error, of the noise alone, is below 0.05 nats from 10 draws on.
     model = make_model(num_eval_samples=1)

@@ -262,7 +262,8 @@ print(json.dumps([flag.name for flag in flags.FLAGS.get_key_flags_for_module(mod
 def test_flagfiles_name_flags_of_the_program_they_are_for():
     key_flags = {}
     for program in (
-        "compare_estimators", "semi_supervised_table", "train_structured_vae", "train_vae",
+        "compare_estimators", "semi_supervised_table", "train_semi_supervised",
+        "train_structured_vae", "train_vae",
     ):  # fmt: skip
         code, out, err = run(program, program=("-c", KEY_FLAGS))
         assert code == 0, err
@@ -271,8 +272,9 @@ def test_flagfiles_name_flags_of_the_program_they_are_for():
         lines = [line for line in path.read_text().splitlines() if line.startswith("--")]
         given = dict(line.lstrip("-").split("=") for line in lines)
         program = "train_vae"
-        if path.stem == "semi_supervised":
-            program = "semi_supervised_table"
+        if path.stem.startswith("semi_supervised"):
+            table = path.stem.endswith("table")
+            program = "semi_supervised_table" if table else "train_semi_supervised"
         elif "datasets" in given:
             program = "compare_estimators"
         elif "structured" in path.name:

@@ -170,7 +170,8 @@ class StructuredVAE(VAE):
     def kl_and_probabilities(self, potentials):
         n = self.num_variables
         kl, means = gibbs.kl_and_mean_statistics(self._proposal(potentials), n)
-        probabilities = means[:, :n]
+        # Sums over 2^n configurations round, and the perplexity takes logarithms.
+        probabilities = tf.clip_by_value(means[:, :n], 0.0, 1.0)
         return kl, tf.stack([1.0 - probabilities, probabilities], axis=-1)
 
     def evaluation(self, potentials, loss_fn):
