@@ -1,6 +1,6 @@
 """The paper's table: accuracy over numbers of labels, data sets, methods and seeds.
 
-    python examples/semi_supervised_table.py --flagfile=flags/semi_supervised_table.flags --output_dir=...
+    python examples/semi_supervised_table.py --flagfile=flags/semi_supervised_table.flags
 
 Every cell is a run of train_semi_supervised.py in a folder of its own; flags that are given hold
 for all of them. Methods: direct; gumbel_softmax, with the cross-entropy of the labels; supervised,
