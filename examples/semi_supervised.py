@@ -112,6 +112,11 @@ class SemiSupervisedFeed:
             raise ValueError(
                 f"Expected from 1 to {batch_size} labelled images a batch; received {num_labelled}."
             )
+        if batch_size > len(images.train):
+            raise ValueError(
+                f"Expected batches of at most the {len(images.train)} training images; received "
+                f"{batch_size}."
+            )
         self.images = images
         self.labelled = labelled
         self.num_labelled = num_labelled

@@ -71,13 +71,16 @@ def test_an_example_without_a_label_has_no_loss_and_no_gradient(cost):
     assert np.any(gradient[~none])
 
 
-def test_in_the_limit_every_error_is_corrected_and_nothing_else():
+# However small the step: the label decides, not epsilon.
+@pytest.mark.parametrize("epsilon", [0.5, 1e-6])
+def test_in_the_limit_every_error_is_corrected_and_nothing_else(epsilon):
     logits, noise, labels = fixed_problem()
-    loss, gradient = loss_and_gradient(logits, noise, labels, 0.5)
+    loss, gradient = loss_and_gradient(logits, noise, labels, epsilon)
     code = np.eye(4)[np.argmax(logits + noise, axis=1)]
     right = np.eye(4)[np.maximum(labels, 0)]
-    expected = loss.numpy()[:, np.newaxis] * (code - right) / 0.5
-    np.testing.assert_array_equal(gradient, expected)
+    expected = loss.numpy()[:, np.newaxis] * (code - right) / epsilon
+    assert np.any(expected)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
 def test_a_cost_beyond_all_scores_is_the_limit():

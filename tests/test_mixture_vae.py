@@ -208,7 +208,7 @@ def test_the_class_of_a_labelled_image_is_moved_by_the_label_loss_alone(label_lo
         assert np.any(gradient[:, K:])
 
 
-# Each test compares 12 entries at 4 standard errors: fails for 1 set of seeds in 1300.
+# Each test compares at most 15 entries at 4 standard errors: fails for 1 set of seeds in 1000.
 DRAWS = 40_000
 
 

@@ -133,6 +133,13 @@ def test_labelled_images_are_distorted_and_no_others():
     assert set(np.unique(images)) == {0.0, 1.0}
 
 
+def test_each_step_distorts_in_another_way():
+    feed = make_feed(distortion=Distortion(shift=2.0))
+    feed.labelled = np.array([20])  # All that differs is the distortion.
+    images, _ = drawn(feed, 0, 3)
+    assert len(np.unique(images[:, :, 5:].reshape(12, -1), axis=0)) > 6
+
+
 def test_evaluation_is_a_part_in_order_with_its_labels():
     feed = make_feed(distortion=Distortion(shift=2.0))
     for part in data.PARTS:
@@ -210,6 +217,9 @@ def test_rotation_turns_about_the_middle():
     np.testing.assert_allclose(centre, 0.0, atol=0.3)
     angle = 0.5 * np.arctan2(2 * second[:, 0, 1], second[:, 0, 0] - second[:, 1, 1])
     assert_fills(np.degrees(angle), 30.0, 1.5)
+    # The block keeps its shape: variances of (5^2 - 1) / 12 and (25^2 - 1) / 12.
+    variances = np.linalg.eigvalsh(second)
+    np.testing.assert_allclose(variances, np.tile([2.0, 52.0], [400, 1]), rtol=0.15)
 
 
 def test_zoom_changes_height_and_width():

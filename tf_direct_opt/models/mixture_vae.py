@@ -71,7 +71,7 @@ class MixtureVAE(VAE):
     the labelled images) and what the estimator reports. `evaluate` reports, with beta = 1 and
     without a look at the labels: loss = the -ELBO, reconstruction, kl, importance_weighted_nll (a
     bound on -log p(x) from `num_eval_samples` draws of w under each class), code_perplexity; and
-    accuracy where there are labels. `predict` returns a dict of parameters, probabilities [B, K],
+    accuracy over the labelled images, 0 where there are none. `predict` returns a dict of parameters, probabilities [B, K],
     code [B, 1, K] and reconstruction [B, *image], decoded from the most probable class and the mean
     of its component.
 
