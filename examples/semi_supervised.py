@@ -114,8 +114,8 @@ class SemiSupervisedFeed:
             )
         if batch_size > len(images.train):
             raise ValueError(
-                f"Expected batches of at most the {len(images.train)} training images; received "
-                f"{batch_size}."
+                f"Expected a batch size from 1 to the {len(images.train)} training images; "
+                f"received {batch_size}."
             )
         self.images = images
         self.labelled = labelled

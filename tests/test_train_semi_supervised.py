@@ -115,7 +115,7 @@ def test_saved_model_gives_the_figures_of_the_run(finished):
     "flags",
     [
         ["--estimator=gumbel_softmax", "--label_loss=cross_entropy"],
-        ["--encoder=conv", "--label_cost=100"],
+        ["--encoder=conv", "--label_cost=100", "--epochs=10", "--label_epochs=6"],
     ],
 )
 def test_other_choices_train(tmp_path, flags):

@@ -71,9 +71,9 @@ class MixtureVAE(VAE):
     the labelled images) and what the estimator reports. `evaluate` reports, with beta = 1 and
     without a look at the labels: loss = the -ELBO, reconstruction, kl, importance_weighted_nll (a
     bound on -log p(x) from `num_eval_samples` draws of w under each class), code_perplexity; and
-    accuracy over the labelled images, 0 where there are none. `predict` returns a dict of parameters, probabilities [B, K],
-    code [B, 1, K] and reconstruction [B, *image], decoded from the most probable class and the mean
-    of its component.
+    accuracy over the labelled images, 0 where there are none. `predict` returns a dict of
+    parameters, probabilities [B, K], code [B, 1, K] and reconstruction [B, *image], decoded from
+    the most probable class and the mean of its component.
 
     Raises:
         ValueError: arguments out of range, or an encoder or decoder whose output does not fit.
