@@ -177,7 +177,7 @@ REGISTER = """
 
 def test_a_new_estimator_is_one_file_and_one_line(tmp_path):
     (tmp_path / "toy.py").write_text(textwrap.dedent(TOY))
-    program = tmp_path / "program.py"
+    program = tmp_path / "with_toy.py"
     program.write_text(textwrap.dedent(REGISTER))
     code, _, err = run(
         "--ks=3", "--estimators=exact,toy", "--seeds=1", "--epochs=5", "--hidden_units=16",
