@@ -173,17 +173,6 @@ def rows_of(cell: dict) -> list[dict]:
     return rows
 
 
-def write_table(rows: list[dict]) -> None:
-    """Writes comparison.csv."""
-    from tf_direct_opt.files import replacing
-
-    path = pathlib.Path(FLAGS.output_dir) / "comparison.csv"
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def summary(rows: list[dict]) -> list[dict]:
     """The last figures of each data set, K and estimator: mean and range over the seeds.
 
@@ -226,7 +215,7 @@ def main(argv):
         for cell in every:
             grid.trained(changes_of(cell), train_vae.prepare, train_vae.build_model)
             rows += rows_of(cell)
-            write_table(rows)
+            grid.write_table("comparison.csv", COLUMNS, rows)
         limits = pathlib.Path(_LIMITS.value) if _LIMITS.value else None
         across = budgets() or {"epoch": None, "cpu_seconds": None}
         plot_comparison.draw_all(rows, limits, across, pathlib.Path(FLAGS.output_dir))

@@ -1,6 +1,4 @@
-"""Binary images and their labels for the examples, read into memory whole.
-
-Nothing is decoded twice.
+"""Binary images and labels for the examples, read into memory whole: nothing is decoded twice.
 
 TensorFlow is imported by what needs it only: whether a data set is there is said at once.
 """

@@ -1,5 +1,6 @@
 """Many runs of one training program, each in a folder of its own."""
 
+import csv
 import pathlib
 from collections.abc import Callable, Iterable
 
@@ -35,6 +36,18 @@ def trained(
     with flagsaver.flagsaver(**changes, resume=True):
         run = prepare()
         if not (run.directory / "metrics.json").exists():
-            training.train(run, build_model, make_feed or training.image_feed)
+            training.train(run, build_model, make_feed)
             keras.backend.clear_session()
     return run.directory
+
+
+def write_table(name: str, columns: Iterable[str], rows: Iterable[dict]) -> pathlib.Path:
+    """Writes a CSV file of that name into --output_dir, whole or not at all."""
+    from tf_direct_opt.files import replacing
+
+    path = pathlib.Path(FLAGS.output_dir) / name
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

@@ -31,5 +31,5 @@ def main(
         # TensorFlow takes seconds to import; mistakes in a command line are answered before.
         import training
 
-        figures = training.train(run, build_model, make_feed or training.image_feed)
+        figures = training.train(run, build_model, make_feed)
     print(json.dumps({**{name: FLAGS[name].value for name in named}, **figures}))

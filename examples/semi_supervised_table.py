@@ -134,11 +134,7 @@ def write(rows: list[dict]) -> None:
     """Writes semi_supervised.csv and semi_supervised.md."""
     from tf_direct_opt.files import replacing
 
-    path = pathlib.Path(FLAGS.output_dir) / "semi_supervised.csv"
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    path = grid.write_table("semi_supervised.csv", COLUMNS, rows)
     with replacing(path.with_suffix(".md")) as temporary:
         temporary.write_text(markdown(summary(rows)))
 

@@ -49,7 +49,7 @@ def image_feed(images: data.Images) -> batches.Feed:
 def train(
     run: experiment.Run,
     build_model: Callable[[batches.Feed], keras.Model],
-    make_feed: Callable[[data.Images], batches.Feed] = image_feed,
+    make_feed: Callable[[data.Images], batches.Feed] | None = None,
 ) -> dict:
     """Trains the model in the folder given by `experiment.prepare`, or goes on training it.
 
@@ -57,7 +57,7 @@ def train(
         run: its folder gets event files under tensorboard/, history.csv, checkpoints/, and at
             the end model.keras, codes.png and metrics.json.
         build_model: feed -> uncompiled model.
-        make_feed: images -> what the model is trained and evaluated on.
+        make_feed: images -> what the model is trained and evaluated on; None: the images alone.
 
     Returns:
         What the run was and the figures of its test images, in nats.
@@ -68,7 +68,7 @@ def train(
     directory = run.directory
     remove_temporaries(directory)
     images = _load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
-    feed = make_feed(images)
+    feed = (make_feed or image_feed)(images)
     model = _compiled(build_model, feed, images)
     checkpoint = Checkpoint(directory / "checkpoints")
     initial_epoch = checkpoint.restore(model) if FLAGS.resume else 0

@@ -257,7 +257,8 @@ def test_kl_is_that_of_draws():
     # 2 images of 200 000 draws, 4 standard errors: fails for 1 set of seeds in 8000.
     model, _ = gradient_model()
     _, parameters = gradient_problem(2)
-    kl, probabilities = model.kl_and_probabilities(model.split(tf.constant(parameters)))
+    logits, components = model.split(tf.constant(parameters))
+    kl, probabilities = model.kl_and_probabilities((logits, model._gaussian_kl(components)))
     logits, mean, scale = split(parameters)
     p = scipy.special.softmax(logits, axis=1)
     np.testing.assert_allclose(probabilities[:, 0], p, rtol=1e-5)
@@ -423,7 +424,7 @@ def test_evaluate_is_the_integral_over_the_gaussian():
     bounds = []
     for num_samples in (1, 10):
         model.num_eval_samples = num_samples
-        figures = model.evaluation(model.split(tf.constant(parameters)), images)
+        figures = model.evaluation(*model.split(tf.constant(parameters)), images)
         bounds.append(np.mean(figures["importance_weighted_nll"]))
     model.num_eval_samples = 300
     model.compile()

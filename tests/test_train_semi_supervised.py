@@ -3,14 +3,20 @@
 import json
 import signal
 import textwrap
-import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_train_vae import KILLER, assert_same_end, rows_of, run
+from test_train_vae import (
+    KILLER,
+    assert_refused,
+    assert_refused_at_once,
+    assert_same_end,
+    rows_of,
+    run,
+)
 
 import tf_direct_opt
 
@@ -136,12 +142,7 @@ def test_other_choices_train(tmp_path, flags):
     ],
 )
 def test_bad_command_line_is_one_clear_error_within_five_seconds(arguments, message):
-    begin = time.perf_counter()
-    code, _, err = run(*arguments, program=PROGRAM)
-    assert time.perf_counter() - begin < 5
-    assert code != 0
-    assert message in err
-    assert "Traceback" not in err
+    assert_refused_at_once(message, *arguments, program=PROGRAM)
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,4 @@ def test_bad_command_line_is_one_clear_error_within_five_seconds(arguments, mess
     ],
 )
 def test_what_only_the_data_can_tell_is_one_clear_error(tmp_path, arguments, message):
-    code, out, err = run(
-        *arguments, f"--output_dir={tmp_path / 'run'}", "--verbose=0", program=PROGRAM
-    )
-    assert code == 1
-    assert out == ""
-    assert f"error: {message}" in err
-    assert "Traceback" not in err
+    assert_refused(message, *arguments, f"--output_dir={tmp_path / 'run'}", program=PROGRAM)

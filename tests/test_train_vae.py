@@ -41,6 +41,26 @@ def run(*arguments, **options):
     return process.returncode, out, err
 
 
+def assert_refused_at_once(message, *arguments, **options):
+    """One clear error, before TensorFlow is even imported."""
+    begin = time.perf_counter()
+    code, out, err = run(*arguments, **options)
+    assert time.perf_counter() - begin < 5
+    assert code != 0
+    assert out == "" or "USAGE" in out
+    assert message in err
+    assert "Traceback" not in err
+
+
+def assert_refused(message, *arguments, **options):
+    """One clear error, whenever it can be told."""
+    code, out, err = run(*arguments, "--verbose=0", **options)
+    assert code == 1
+    assert out == ""
+    assert f"error: {message}" in err
+    assert "Traceback" not in err
+
+
 def train(*arguments, **options):
     code, out, err = run(*SMALL, *arguments, **options)
     assert code == 0, err
@@ -303,13 +323,7 @@ def test_flagfiles_name_flags_of_the_program_they_are_for():
     ],
 )
 def test_bad_command_line_is_one_clear_error_within_five_seconds(arguments, message):
-    begin = time.perf_counter()
-    code, out, err = run(*arguments)
-    assert time.perf_counter() - begin < 5
-    assert code != 0
-    assert out == "" or "USAGE" in out
-    assert message in err
-    assert "Traceback" not in err
+    assert_refused_at_once(message, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -322,11 +336,7 @@ def test_bad_command_line_is_one_clear_error_within_five_seconds(arguments, mess
     ],
 )
 def test_what_only_the_model_or_the_data_can_tell_is_one_clear_error(tmp_path, arguments, message):
-    code, out, err = run(*arguments, f"--output_dir={tmp_path / 'run'}", "--verbose=0")
-    assert code == 1
-    assert out == ""
-    assert f"error: {message}" in err
-    assert "Traceback" not in err
+    assert_refused(message, *arguments, f"--output_dir={tmp_path / 'run'}")
 
 
 @pytest.mark.parametrize("jit_compile", ["--jit_compile", "--nojit_compile"])

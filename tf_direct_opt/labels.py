@@ -12,7 +12,8 @@ times.
 
 import tensorflow as tf
 
-from tf_direct_opt.direct import direct_loss
+from tf_direct_opt.direct import loss_with_difference
+from tf_direct_opt.perturbation import perturbed_argmax
 from tf_direct_opt.solvers import Categorical
 
 # What the label gains in the limit, in nats of the scores. Logits never differ by as much,
@@ -60,13 +61,14 @@ def direct_label_loss(
     solver = Categorical()
     # -1 has a row of zeros here: nothing to gain anywhere, and z*(eps) stays where z* is.
     right = tf.one_hot(labels, logits.shape[-1])
-    code = solver(tf.cast(logits, tf.float32) + noise)
+    scores, code = perturbed_argmax(logits, noise, solver)
     wrong = tf.reduce_sum(right, axis=-1) - tf.reduce_sum(right * code, axis=-1)
     if cost is None:
-        # An epsilon of 0 is left to `direct_loss` to refuse.
+        # An epsilon of 0 is left to the difference to refuse.
         loss, gain = wrong, tf.math.divide_no_nan(_DECISIVE, tf.cast(epsilon, tf.float32))
     else:
         loss, gain = cost * wrong, cost
     # Up to a constant of each example the task loss is what its label saves.
     table = -tf.reshape(tf.convert_to_tensor(gain, tf.float32), [-1, 1]) * right
-    return direct_loss(tf.stop_gradient(loss), logits, noise, table, epsilon, solver)
+    loss, _ = loss_with_difference(loss, logits, scores, code, table, epsilon, solver)
+    return loss

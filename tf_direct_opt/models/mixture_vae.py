@@ -246,7 +246,8 @@ class MixtureVAE(VAE):
         labels = self._checked(labels, logits)
         if not training:
             self.confusion.update_state(labels, logits)
-            return self.with_kl(self.evaluation((logits, components), images), (logits, components))
+            values = self.evaluation(logits, components, images)
+            return self.with_kl(values, (logits, self._gaussian_kl(components)))
         self.accuracy.update_state(labels, logits)
         label_loss = self._label_loss(logits, labels)
         if not self.generative:
@@ -259,13 +260,13 @@ class MixtureVAE(VAE):
         draw = components.sample(seed=tf.cast(self.seeds.next(), tf.int32))
         # What a class costs is f + beta KL_k. An argmax over f alone would take to the class whose
         # component strays farthest from the prior.
-        step = self.optimizer.iterations
-        costs = schedules.value(self.kl_weight, step) * self._gaussian_kl(components)
-        costs = tf.stop_gradient(costs)
+        gaussian_kl = self._gaussian_kl(components)
+        kl_weight = schedules.value(self.kl_weight, self.optimizer.iterations)
+        costs = tf.stop_gradient(kl_weight * gaussian_kl)
         loss, values = self.training_terms(
             self.make_loss_fn(images, training, draw=draw, costs=costs),
             known[:, tf.newaxis],
-            (known, components),
+            (known, gaussian_kl),
         )
         # The KL adds the same cost in its mean, and the gradient towards mean and scale.
         expected = tf.stop_gradient(tf.reduce_sum(tf.nn.softmax(known) * costs, axis=-1))
@@ -297,17 +298,16 @@ class MixtureVAE(VAE):
         return loss_fn
 
     def kl_and_probabilities(self, parameters):
-        logits, components = parameters
+        logits, gaussian_kl = parameters
         probabilities = tf.nn.softmax(logits)
         # Towards h this part counts among the losses of the classes, see `terms`.
         weights = tf.stop_gradient(probabilities)
-        gaussian_kl = tf.reduce_sum(weights * self._gaussian_kl(components), axis=-1)
-        kl = losses.categorical_kl(logits[:, tf.newaxis]) + gaussian_kl
+        kl = losses.categorical_kl(logits[:, tf.newaxis])
+        kl += tf.reduce_sum(weights * gaussian_kl, axis=-1)
         return kl, probabilities[:, tf.newaxis]
 
-    def evaluation(self, parameters, images):
+    def evaluation(self, logits, components, images):
         """E_q f and a bound on -log p(x): all classes, `num_eval_samples` draws under each."""
-        logits, components = parameters
         prior = self._prior()
 
         def one_draw(number):
