@@ -33,6 +33,13 @@ flags.DEFINE_enum(
     "Noise on the unary potentials (the authors'), on pairs as well, or on each of the 2^n "
     "configurations (exact draws of the Gibbs distribution).",
 )
+flags.DEFINE_integer(
+    "num_best",
+    8,
+    "Configurations that compete for z*(eps) beside the flips of z*, with "
+    "--perturbation=configurations.",
+    lower_bound=2,
+)
 flags.DEFINE_bool("nonnegative", None, "Couplings through a softplus [with maxflow only].")
 flags.adopt_module_key_flags(settings)
 flags.adopt_module_key_flags(experiment)
@@ -50,6 +57,7 @@ def build_model(feed):
         structure=FLAGS.structure,
         solver=FLAGS.solver,
         perturbation=FLAGS.perturbation,
+        num_best=FLAGS.num_best,
         nonnegative=FLAGS.nonnegative,
         epsilon=settings.epsilon(feed.steps),
         difference=FLAGS.difference,
@@ -68,6 +76,11 @@ def prepare() -> experiment.Run:
         raise ValueError(
             f"Expected --n of at most {_MAX_ENUMERATED} with --solver=enumerate; received "
             f"{FLAGS.n}. Please give --solver=maxflow or --solver=milp."
+        )
+    if FLAGS.perturbation == "configurations" and FLAGS.n > _MAX_ENUMERATED:
+        raise ValueError(
+            f"Expected --n of at most {_MAX_ENUMERATED} with --perturbation=configurations; "
+            f"received {FLAGS.n}. Please give --perturbation=unary."
         )
     if FLAGS.solver != "enumerate" and FLAGS.perturbation == "configurations":
         raise ValueError(

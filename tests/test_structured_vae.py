@@ -205,7 +205,10 @@ def test_predict_and_sample():
 
 def test_saved_model_in_a_new_process(tmp_path):
     model = make_model(
-        epsilon=schedules.two_phase(1.0, 0.1, 9), perturbation="configurations", nonnegative=True
+        epsilon=schedules.two_phase(1.0, 0.1, 9),
+        perturbation="configurations",
+        num_best=5,
+        nonnegative=True,
     )
     fit(model, epochs=1)
     model.save(tmp_path / "model.keras")
@@ -226,6 +229,7 @@ def test_saved_model_in_a_new_process(tmp_path):
     expected = model.evaluate(stripes(40), verbose=0, return_dict=True)
     assert said["test"] == pytest.approx(expected, rel=1e-5)
     assert "'perturbation': 'configurations'" in said["config"]
+    assert "'num_best': 5" in said["config"]
     assert "'nonnegative': True" in said["config"]
 
 

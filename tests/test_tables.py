@@ -51,6 +51,20 @@ def test_all_codes_is_every_loss(num_categories):
     np.testing.assert_allclose(loss, np.sum(expected * code, axis=(1, 2)), rtol=1e-5)
 
 
+def test_candidates_are_decoded_as_they_are_and_the_first_with_gradient():
+    loss_fn, code, brute_force, weights = make_problem(5, 3, 4)
+    codes = tf.stack([tf.roll(code, shift, axis=-1) for shift in range(4)], axis=1)
+    with tf.GradientTape(persistent=True) as tape:
+        loss, table = tables.of_candidates(loss_fn, codes)
+        alone = loss_fn(codes[:, :1])
+    expected = [[brute_force(b, z) for z in codes[b].numpy()] for b in range(5)]
+    np.testing.assert_allclose(table, expected, rtol=1e-5)
+    np.testing.assert_allclose(loss, table[:, 0], rtol=1e-6)
+    for weight in weights:
+        np.testing.assert_allclose(tape.gradient(loss, weight), tape.gradient(alone, weight))
+        assert tape.gradient(table, weight) is None
+
+
 @pytest.mark.parametrize(("num_variables", "num_categories"), [(1, 2), (1, 5), (3, 2), (4, 5)])
 @pytest.mark.parametrize("max_candidates", [1, 5, 64])
 def test_single_flips_is_every_flip(num_variables, num_categories, max_candidates):

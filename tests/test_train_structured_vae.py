@@ -75,6 +75,11 @@ def test_flagfiles_compare_like_with_like():
     [
         (["--n=0"], "n"),
         (["--n=21"], "Expected --n of at most 20 with --solver=enumerate"),
+        (
+            ["--n=21", "--structure=none", "--perturbation=configurations"],
+            "Expected --n of at most 20 with --perturbation=configurations",
+        ),
+        (["--num_best=1"], "num_best"),
         (["--structure=tree"], "value should be one of <pairwise|none>"),
         (["--solver=maxflow", "--perturbation=configurations"], "Expected --solver=enumerate with"),
         (["--solver=maxflow", "--perturbation=all"], "Expected --perturbation=unary with"),

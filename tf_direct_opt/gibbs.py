@@ -20,6 +20,7 @@ References:
 import math
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.perturbation import sample_gumbel
@@ -155,6 +156,89 @@ def sample(
     return pairwise_binary.configuration_bits(index, num_variables)
 
 
+def perturbed_candidates(
+    potentials: tf.Tensor,  # [B, n (n + 1) / 2]
+    num_variables: int,
+    num_best: int,
+    seed: tf.Tensor,  # [2] int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Configurations under an independent zero-mean Gumbel for each of the 2^n: the best, and near.
+
+    First the `num_best` of the highest perturbed scores in descending order: an exact draw of q,
+    and what follows it in a draw without replacement. Then the n single flips of the first, some
+    of which may be among the best already.
+
+    Drawn from the top down, as 2^n Gumbels would take longer than all the rest of a training step:
+    the maximum of a row of configurations that share their first n / 2 bits is a Gumbel around the
+    row's log-sum-exp. Noise given that maximum is then drawn only for the row of the best, its
+    neighbours, and the greatest of the others, for no other row can hold one of the best.
+
+    Args:
+        potentials, num_variables: as for `log_partition`, with couplings.
+        num_best: k, at most 2^n.
+        seed: two integers; the same seed gives the same draws.
+
+    Returns:
+        Perturbed scores [B, k + n], and the bits [B, k + n, n] of their configurations. No gradient
+        passes.
+
+    References:
+        Kool, van Hoof, Welling, "Stochastic beams and where to find them", ICML 2019; Maddison,
+        Tarlow, Minka, "A* sampling", NeurIPS 2014.
+    """
+    potentials = tf.stop_gradient(tf.cast(potentials, tf.float32))
+    half = num_variables // 2
+    num_rows, columns = 2**half, 2 ** (num_variables - half)
+    row_flips = tf.constant([0, *(2**i for i in reversed(range(half)))])
+    column_flips = tf.constant([2**i for i in reversed(range(num_variables - half))])
+    num_others = min(num_best, num_rows - half) - 1
+
+    def draw(chunk, number):
+        seeds = tf.random.split(tf.random.fold_in(seed, number), 2)
+        scores = pairwise_binary.configuration_scores(chunk, num_variables)
+        scores = tf.reshape(scores, [-1, num_rows, columns])
+        maxima = tf.reduce_logsumexp(scores, axis=-1)
+        maxima += sample_gumbel(tf.shape(maxima), seeds[0])
+        best_row = tf.argmax(maxima, axis=-1, output_type=tf.int32)
+        near = tf.bitwise.bitwise_xor(best_row[:, tf.newaxis], row_flips)
+        is_near = tf.reduce_any(near[..., tf.newaxis] == tf.range(num_rows), axis=1)
+        others = tf.math.top_k(tf.where(is_near, -math.inf, maxima), num_others).indices
+        rows = tf.concat([near, others], axis=-1)
+        noisy = tf.gather(scores, rows, batch_dims=1)
+        noisy += sample_gumbel(tf.shape(noisy), seeds[1])
+        noisy = _given_maximum(noisy, tf.gather(maxima, rows, batch_dims=1))
+        noisy = tf.reshape(noisy, [-1, rows.shape[1] * columns])
+        best = tf.math.top_k(noisy, num_best).indices
+        # The best of all is in the first of `rows`, its neighbours in the next ones.
+        column = best[:, :1]
+        flips = [
+            tf.range(1, half + 1) * columns + column,
+            tf.bitwise.bitwise_xor(column, column_flips),
+        ]
+        place = tf.concat([best, *flips], axis=-1)
+        index = tf.gather(rows, place // columns, batch_dims=1) * columns + place % columns
+        return tf.gather(noisy, place, batch_dims=1), index
+
+    scores, index = _in_chunks(draw, potentials, num_variables, (tf.float32, tf.int32))
+    return scores, pairwise_binary.configuration_bits(index, num_variables)
+
+
+def _given_maximum(
+    values,  # [..., M], perturbed by independent Gumbels
+    maximum,  # [...]
+):
+    """The same values, moved so that their maximum is the given one: draws given that maximum.
+
+    Each is -log(exp(-maximum) - exp(-greatest) + exp(-value)), in the order of operations that
+    neither overflows nor cancels (Kool et al. 2019, appendix B.3).
+    """
+    maximum = maximum[..., tf.newaxis]
+    greatest = tf.reduce_max(values, axis=-1, keepdims=True)
+    # -inf for the greatest itself, which becomes the maximum.
+    excess = maximum - values + tfp.math.log1mexp(values - greatest)
+    return maximum - tf.nn.relu(excess) - tf.nn.softplus(-tf.abs(excess))
+
+
 def sample_logistic(
     shape,  # ints, or a 1-D int tensor
     seed: tf.Tensor,  # [2] int
@@ -199,7 +283,10 @@ def _moments(potentials, num_variables):
 
 
 def _in_chunks(function, potentials, num_variables, dtype):
-    """function(chunk [C, d], number) over as few examples at a time as fit; results [B, ...]."""
+    """function(chunk [C, d], number) over as few examples at a time as fit; results [B, ...].
+
+    `dtype` has the structure of what the function returns.
+    """
     size = _chunk_size(num_variables)
     batch = potentials.shape[0]
     if batch is not None and batch <= size:
@@ -214,7 +301,9 @@ def _in_chunks(function, potentials, num_variables, dtype):
         fn_output_signature=dtype,
         parallel_iterations=1,
     )
-    return tf.reshape(results, [num_chunks * size, *results.shape[2:]])[:batch]
+    return tf.nest.map_structure(
+        lambda result: tf.reshape(result, [num_chunks * size, *result.shape[2:]])[:batch], results
+    )
 
 
 def _chunk_size(num_variables):

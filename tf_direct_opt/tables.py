@@ -76,6 +76,19 @@ def single_flips(
     return loss, tf.stop_gradient(tf.gather(by_shift, shift_of, batch_dims=2))
 
 
+def of_candidates(
+    loss_fn: LossFn,
+    codes: tf.Tensor,  # [B, M, N, K]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The loss [B] of the first of M codes, with gradient, and those of all of them, [B, M].
+
+    M decoder evaluations an example, one of them with gradient.
+    """
+    loss = loss_fn(codes[:, :1])[:, 0]
+    others = losses_of(loss_fn, codes[:, 1:])
+    return loss, tf.concat([tf.stop_gradient(loss)[:, tf.newaxis], others], axis=-1)
+
+
 def linearised(
     loss_fn: LossFn,
     code: tf.Tensor,  # [B, N, K]

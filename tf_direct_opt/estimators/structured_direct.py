@@ -9,7 +9,7 @@ from tf_direct_opt import direct, gibbs, schedules, solvers, tables
 from tf_direct_opt.estimators.base import Estimator, check_loss_fn
 from tf_direct_opt.estimators.direct import WARMUP_STEPS
 from tf_direct_opt.metrics import Means
-from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
+from tf_direct_opt.perturbation import check_finite, nan_unless_finite, perturbed_argmax
 from tf_direct_opt.solvers import pairwise_binary
 
 SOLVERS = {
@@ -29,21 +29,25 @@ class StructuredDirect(Estimator):
         loss = estimator(potentials, loss_fn=loss_fn, step=step, training=True)   # [B], nats
 
     Potentials [B, n + n (n - 1) / 2], or [B, n] without couplings, take the place of logits; their
-    gradient is (s(z*) - s(z*(eps))) / eps with the sufficient statistics s. The loss enters z*(eps)
-    on the unary statistics, by single flips of z*: f~_i = f(z*, z_i := 1) - f(z*, z_i := 0), 0 on
-    the pairs; `loss_fn` sees codes [S, M, n, 2]. What the noise is makes the law of z*:
+    gradient is (s(z*) - s(z*(eps))) / eps with the sufficient statistics s. `loss_fn` sees codes
+    [S, M, n, 2]. What the noise is makes the law of z*, and what is known of the loss:
 
     configurations: an independent zero-mean Gumbel for each of the 2^n configurations. z* is an
-        exact draw of the Gibbs distribution (Theorem 2), and were f~ the loss of every
-        configuration, the limit of small epsilon would be the gradient of its E[f] (Theorem 1).
-        Enumerates, n <= 20.
+        exact draw of the Gibbs distribution (Theorem 2), and z*(eps) the best of the `num_best`
+        highest perturbed scores, z* among them, and of the n single flips of z*, each with its
+        own loss. In the limit of small epsilon the mean is the gradient of E[f] (Theorem 1) for
+        every loss and two candidates or more: only the runner-up can overtake. n <= 20.
     unary: logistic noise, the difference of two Gumbels, on each unary potential: the authors'
         choice, and the only one that scales with any solver. Without couplings it is the Gibbs
         distribution as well; with them z* has a law of its own ("perturb-and-MAP").
     all: logistic noise on every statistic, pairs too: a third law.
 
-    Bias: O(eps), and that of a table of single flips where the loss is not additive in the bits.
-    Variance: O(1 / eps). Decoder evaluations: n + 1 an example, one of them with gradient.
+    Under the last two the loss enters z*(eps) on the unary statistics, by single flips of z*:
+    f~_i = f(z*, z_i := 1) - f(z*, z_i := 0), 0 on the pairs. That is biased where couplings make
+    several bits flip at once and the loss is not additive in the bits.
+
+    Bias: O(eps) beside that. Variance: O(1 / eps). Decoder evaluations: n + 1 an example, or
+    n + `num_best` under "configurations", one of them with gradient.
 
     Args:
         num_variables: n.
@@ -52,6 +56,7 @@ class StructuredDirect(Estimator):
         couplings: False for independent variables, potentials [B, n]: then the solver has nothing
             to do, and any n will do.
         perturbation: one of the three above.
+        num_best: 2 or more, under "configurations"; no more than 2^n are taken.
         epsilon: number or schedule, in 1/nats; by default 1 for 5000 steps, then 0.1.
         difference: "toward_better", "away_from_worse" or "central".
         seed: integer seed of the noise; None draws one.
@@ -78,6 +83,7 @@ class StructuredDirect(Estimator):
         solver="enumerate",
         couplings=True,
         perturbation="unary",
+        num_best=8,
         epsilon=None,
         difference="toward_better",
         seed=None,
@@ -104,6 +110,11 @@ class StructuredDirect(Estimator):
                 "Expected solver='enumerate' with perturbation='configurations', which gives "
                 f"noise to each of the 2^n configurations; received solver={solver!r}."
             )
+        if not (isinstance(num_best, int) and num_best >= 2):
+            raise ValueError(
+                "Expected `num_best` to be an integer of 2 or more, z* and what may replace it; "
+                f"received {num_best!r}."
+            )
         if perturbation == "all" and solver == "maxflow":
             raise ValueError(
                 "Expected perturbation='unary' with solver='maxflow': noise on the couplings "
@@ -113,8 +124,11 @@ class StructuredDirect(Estimator):
         self.solver = solver
         self.couplings = couplings
         self.perturbation = perturbation
+        self.num_best = num_best
         self.epsilon = schedules.get(epsilon, "epsilon")
         self.difference = difference
+        if perturbation == "configurations":
+            pairwise_binary.check_num_variables(num_variables)
         if not couplings:
             self.solve = _independent
         else:
@@ -145,20 +159,8 @@ class StructuredDirect(Estimator):
             return loss_fn(self.mode(potentials)[:, tf.newaxis])[:, 0]
         step = self.seeds.num_drawn if step is None else step
         epsilon = schedules.value(self.epsilon, step)
-        scores, statistics, solver = self._perturb(potentials, self.seeds.next())
-        loss, flips = tables.single_flips(loss_fn, self._code(statistics))
-        unary_table = flips[..., 1] - flips[..., 0]
-        num_pairs = potentials.shape[1] - self.num_variables
-        loss, slope = direct.loss_with_difference(
-            loss,
-            potentials,
-            scores,
-            statistics,
-            tf.pad(unary_table, [[0, 0], [0, num_pairs]]),
-            epsilon,
-            solver,
-            self.difference,
-        )
+        estimate = self._by_candidates if self._enumerates else self._by_flips
+        loss, slope = estimate(potentials, loss_fn, epsilon, self.seeds.next())
         flipped = tf.reduce_any(slope != 0.0, axis=1)
         self.report.update_state({"epsilon": epsilon, "flip_rate": flipped}, tf.shape(loss)[0])
         return loss
@@ -177,26 +179,58 @@ class StructuredDirect(Estimator):
         seed: tf.Tensor,  # [2] int
     ) -> tf.Tensor:
         """One perturbed argmax z* an example, as training draws it: one-hots [B, n, 2]."""
+        if self._enumerates:
+            return _one_hot(self._candidates(potentials, 1, seed)[1][:, 0])
         return self._code(self._perturb(potentials, seed)[1])
 
+    @property
+    def _enumerates(self):
+        return self.perturbation == "configurations"
+
+    def _by_candidates(self, potentials, loss_fn, epsilon, seed):
+        """`(loss [B], slope [B, M])`: M configurations are the categories of one variable."""
+        num_best = min(self.num_best, 2**self.num_variables)
+        scores, bits = self._candidates(potentials, num_best, seed)
+        loss, losses = tables.of_candidates(loss_fn, _one_hot(bits))
+        statistics = pairwise_binary.statistics(bits)[..., : potentials.shape[1]]
+        logits = tf.linalg.matvec(tf.cast(statistics, potentials.dtype), potentials)
+        first = tf.one_hot(tf.zeros_like(scores[:, 0], tf.int32), scores.shape[1])
+        return direct.loss_with_difference(
+            loss, logits, scores, first, losses, epsilon, solvers.Categorical(), self.difference
+        )
+
+    def _by_flips(self, potentials, loss_fn, epsilon, seed):
+        """`(loss [B], slope [B, d])`: the same solver on other scores gives z*(eps)."""
+        scores, statistics = self._perturb(potentials, seed)
+        loss, flips = tables.single_flips(loss_fn, self._code(statistics))
+        missing = potentials.shape[1] - self.num_variables
+        table = tf.pad(flips[..., 1] - flips[..., 0], [[0, 0], [0, missing]])
+        return direct.loss_with_difference(
+            loss, potentials, scores, statistics, table, epsilon, self.solve, self.difference
+        )
+
+    def _candidates(self, potentials, num_best, seed):
+        """`gibbs.perturbed_candidates`, also without couplings; NaN for potentials that are."""
+        checked = check_finite(tf.stop_gradient(tf.cast(potentials, tf.float32)), "potentials")
+        n = self.num_variables
+        missing = pairwise_binary.num_statistics(n) - potentials.shape[1]
+        padded = tf.pad(checked, [[0, 0], [0, missing]])
+        scores, bits = gibbs.perturbed_candidates(padded, n, num_best, seed)
+        return scores, nan_unless_finite(bits, checked)
+
     def _perturb(self, potentials, seed):
-        """`(scores, statistics of z*, solver)`: the same solver on other scores gives z*(eps)."""
+        """Perturbed scores, and the statistics of z*."""
         batch, size = tf.shape(potentials)[0], potentials.shape[1]
-        n, solver = self.num_variables, self.solve
-        if self.perturbation == "configurations" and self.couplings:
-            solver = _PerturbedEnumeration(n, sample_gumbel([batch, 2**n], seed))
-            noise = tf.zeros([batch, size])
-        elif self.perturbation == "all":
+        n = self.num_variables
+        if self.perturbation == "all":
             noise = gibbs.sample_logistic([batch, size], seed)
         else:
-            # Without couplings this is the law of "configurations" as well.
             noise = gibbs.sample_logistic([batch, n], seed)
             noise = tf.pad(noise, [[0, 0], [0, size - n]])
-        return *perturbed_argmax(potentials, noise, solver), solver
+        return perturbed_argmax(potentials, noise, self.solve)
 
     def _code(self, statistics):
-        bits = statistics[:, : self.num_variables]
-        return tf.stack([1.0 - bits, bits], axis=-1)
+        return _one_hot(statistics[:, : self.num_variables])
 
     def get_config(self):
         return {
@@ -205,34 +239,17 @@ class StructuredDirect(Estimator):
             "solver": self.solver,
             "couplings": self.couplings,
             "perturbation": self.perturbation,
+            "num_best": self.num_best,
             "epsilon": schedules.serialize(self.epsilon),
             "difference": self.difference,
         }
 
 
-class _PerturbedEnumeration:
-    """A solver that carries the noise of the configurations: scores -> s(argmax{score + noise}).
-
-    s is linear in the potentials, so the difference of two of its answers is the difference of
-    two one-hots of length 2^n pulled back to the potentials, which never appear.
-    """
-
-    def __init__(
-        self,
-        num_variables: int,
-        noise: tf.Tensor,  # [B, 2^n]
-    ):
-        self.num_variables = num_variables
-        self.noise = noise
-
-    def __call__(
-        self,
-        scores: tf.Tensor,  # [B, n (n + 1) / 2]
-    ) -> tf.Tensor:
-        every = pairwise_binary.configuration_scores(scores, self.num_variables) + self.noise
-        index = tf.argmax(every, axis=-1, output_type=tf.int32)
-        bits = pairwise_binary.configuration_bits(index, self.num_variables)
-        return pairwise_binary.statistics(bits)
+def _one_hot(
+    bits: tf.Tensor,  # [..., n]
+) -> tf.Tensor:
+    """Codes [..., n, 2]."""
+    return tf.stack([1.0 - bits, bits], axis=-1)
 
 
 def _independent(

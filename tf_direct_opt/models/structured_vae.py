@@ -46,6 +46,8 @@ class StructuredVAE(VAE):
         solver: "enumerate" (n <= 20), "maxflow" (couplings >= 0) or "milp"; see
             `StructuredDirect`.
         perturbation: "unary" (the authors'), "all" or "configurations" (n <= 20).
+        num_best: configurations that compete for z*(eps) beside the flips of z*, under
+            "configurations".
         nonnegative: whether couplings pass through a softplus; None: where the solver asks for it.
         epsilon: number or schedule; None leaves the default of the estimator.
         difference: "toward_better", "away_from_worse" or "central".
@@ -98,6 +100,7 @@ class StructuredVAE(VAE):
         structure="pairwise",
         solver="enumerate",
         perturbation="unary",
+        num_best=8,
         nonnegative=None,
         epsilon=None,
         difference="toward_better",
@@ -141,6 +144,7 @@ class StructuredVAE(VAE):
             solver,
             structure == "pairwise",
             perturbation,
+            num_best,
             epsilon,
             difference,
             seed,
@@ -228,6 +232,7 @@ class StructuredVAE(VAE):
             "structure": self.structure,
             "solver": estimator["solver"],
             "perturbation": estimator["perturbation"],
+            "num_best": estimator["num_best"],
             "nonnegative": self.nonnegative,
             "epsilon": estimator["epsilon"],
             "difference": estimator["difference"],

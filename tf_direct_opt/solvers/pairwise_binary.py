@@ -95,7 +95,7 @@ def configuration_scores(
         >>> configuration_scores(tf.constant([[1.0, 2.0, 5.0]]), 2).numpy()
         array([[0., 2., 1., 8.]], dtype=float32)
     """
-    _check_num_variables(num_variables)
+    check_num_variables(num_variables)
     check_scores(scores, (num_statistics(num_variables),), "configuration_scores", finite=False)
     rows, second = _factors(scores, num_variables)
     table = _expand(rows, second, num_variables)
@@ -129,7 +129,7 @@ class PairwiseBinary:
     supports_jit = True
 
     def __init__(self, num_variables: int):
-        _check_num_variables(num_variables)
+        check_num_variables(num_variables)
         self.num_variables = num_variables
 
     def __call__(
@@ -191,7 +191,8 @@ def _expand(rows, second, n):
     return table + second[:, tf.newaxis]
 
 
-def _check_num_variables(num_variables):
+def check_num_variables(num_variables: int):
+    """ValueError for an n whose 2^n configurations cannot be enumerated."""
     if not (isinstance(num_variables, int) and 1 <= num_variables <= MAX_VARIABLES):
         raise ValueError(
             f"Expected `num_variables` to be an integer from 1 to {MAX_VARIABLES}, as 2^n "
