@@ -28,7 +28,7 @@ _INSTANCES = flags.DEFINE_integer("instances", 10, "Random potentials.", lower_b
 def compare(num_variables: int, scale: float, draws: int, instances: int) -> dict:
     """The row that is printed for one n and scale."""
     generator = np.random.default_rng(0)
-    estimator = StructuredDirect(num_variables, seed=0)
+    estimator = StructuredDirect(num_variables, perturbation="unary", seed=0)
     size = pairwise_binary.num_statistics(num_variables)
     figures = []
     for instance in range(instances):

@@ -29,7 +29,7 @@ _SHARED = {
     "gumbel_softmax": _HALF,
     "imle": _SMALL_STEP,
     "straight_through": _HALF,
-    "structured_direct": _SMALL_STEP,
+    "structured_direct": {"epsilon_schedule": "constant", "epsilon_final": 0.2},
 }
 
 

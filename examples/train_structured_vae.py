@@ -28,16 +28,16 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum(
     "perturbation",
-    "unary",
+    None,
     ["unary", "all", "configurations"],
     "Noise on the unary potentials (the authors'), on pairs as well, or on each of the 2^n "
-    "configurations (exact draws of the Gibbs distribution).",
+    "configurations (exact draws of the Gibbs distribution) [the last if the solver enumerates, "
+    "else the first].",
 )
 flags.DEFINE_integer(
-    "num_best",
-    8,
-    "Configurations that compete for z*(eps) beside the flips of z*, with "
-    "--perturbation=configurations.",
+    "num_candidates",
+    16,
+    "Configurations that compete for z*(eps), with --perturbation=configurations.",
     lower_bound=2,
 )
 flags.DEFINE_bool("nonnegative", None, "Couplings through a softplus [with maxflow only].")
@@ -57,7 +57,7 @@ def build_model(feed):
         structure=FLAGS.structure,
         solver=FLAGS.solver,
         perturbation=FLAGS.perturbation,
-        num_best=FLAGS.num_best,
+        num_candidates=FLAGS.num_candidates,
         nonnegative=FLAGS.nonnegative,
         epsilon=settings.epsilon(feed.steps),
         difference=FLAGS.difference,

@@ -84,7 +84,7 @@ def test_as_epsilon_vanishes_it_is_the_gradient_of_the_expectation(couplings):
             N,
             couplings=couplings,
             perturbation="configurations",
-            num_best=2,
+            num_candidates=2,
             epsilon=epsilon,
             seed=2,
         )
@@ -103,10 +103,10 @@ def test_without_couplings_it_is_the_direct_estimator_of_binary_variables():
     expected = oracles.enumerated_direct_gradient(logits, losses, 0.3, "toward_better")[:, 1]
     draws = 50_000
     decoder.offset = tf.broadcast_to(decoder.offset, [draws, 1, 6])
-    alone = StructuredDirect(N, couplings=False, epsilon=0.3, seed=1)
+    alone = StructuredDirect(N, couplings=False, perturbation="unary", epsilon=0.3, seed=1)
     oracles.assert_mean_is(gradients(alone, h[:N], decoder, draws), expected)
     # Couplings that are zero change nothing for the unaries, under noise on the unaries.
-    zero = StructuredDirect(N, epsilon=0.3, seed=2)
+    zero = StructuredDirect(N, perturbation="unary", epsilon=0.3, seed=2)
     padded = np.concatenate([h[:N], np.zeros(6, np.float32)])
     oracles.assert_mean_is(gradients(zero, padded, decoder, draws)[:, :N], expected)
 
@@ -166,7 +166,7 @@ def test_other_solvers_find_the_same(solver):
     h = random_potentials(N)
     h[:, N:] = np.abs(h[:, N:])
     slopes = [
-        gradient_of(StructuredDirect(N, solver=name, epsilon=0.5, seed=3), h)
+        gradient_of(StructuredDirect(N, solver=name, perturbation="unary", epsilon=0.5, seed=3), h)
         for name in ("enumerate", solver)
     ]
     np.testing.assert_allclose(*slopes, atol=1e-6)
@@ -191,12 +191,22 @@ def test_without_training_the_loss_is_that_of_the_best_configuration():
     np.testing.assert_array_equal(code[..., 1], bits[best])
 
 
+def test_the_noise_is_on_configurations_where_the_solver_enumerates_them():
+    chosen = {
+        (20, "enumerate", True): "configurations",
+        (20, "milp", True): "unary",
+        (21, "enumerate", False): "unary",
+    }
+    for (n, solver, couplings), perturbation in chosen.items():
+        assert StructuredDirect(n, solver, couplings).perturbation == perturbation
+
+
 def test_config_round_trip():
     estimator = StructuredDirect(
         5,
         "milp",
         perturbation="all",
-        num_best=8,
+        num_candidates=16,
         epsilon=schedules.two_phase(1.0, 0.1, 9),
         seed=3,
     )
@@ -214,7 +224,7 @@ def test_config_round_trip():
         ({"epsilon": 0.0}, "Expected `epsilon` to be greater than 0"),
         ({"num_variables": 21}, "integer from 1 to 20"),
         ({"solver": "milp", "perturbation": "configurations"}, "Expected solver='enumerate' with"),
-        ({"perturbation": "configurations", "num_best": 1}, "an integer of 2 or more"),
+        ({"perturbation": "configurations", "num_candidates": 1}, "an integer of 2 or more"),
         (
             {"num_variables": 21, "couplings": False, "perturbation": "configurations"},
             "integer from 1 to 20",

@@ -41,7 +41,7 @@ def enumerated_losses(model, images):
     [
         {},
         {"perturbation": "all"},
-        {"perturbation": "configurations"},
+        {"perturbation": "unary"},
         {"structure": "none"},
         {"nonnegative": True},
     ],
@@ -207,7 +207,7 @@ def test_saved_model_in_a_new_process(tmp_path):
     model = make_model(
         epsilon=schedules.two_phase(1.0, 0.1, 9),
         perturbation="configurations",
-        num_best=5,
+        num_candidates=5,
         nonnegative=True,
     )
     fit(model, epochs=1)
@@ -229,7 +229,7 @@ def test_saved_model_in_a_new_process(tmp_path):
     expected = model.evaluate(stripes(40), verbose=0, return_dict=True)
     assert said["test"] == pytest.approx(expected, rel=1e-5)
     assert "'perturbation': 'configurations'" in said["config"]
-    assert "'num_best': 5" in said["config"]
+    assert "'num_candidates': 5" in said["config"]
     assert "'nonnegative': True" in said["config"]
 
 

@@ -79,7 +79,7 @@ def test_flagfiles_compare_like_with_like():
             ["--n=21", "--structure=none", "--perturbation=configurations"],
             "Expected --n of at most 20 with --perturbation=configurations",
         ),
-        (["--num_best=1"], "num_best"),
+        (["--num_candidates=1"], "num_candidates"),
         (["--structure=tree"], "value should be one of <pairwise|none>"),
         (["--solver=maxflow", "--perturbation=configurations"], "Expected --solver=enumerate with"),
         (["--solver=maxflow", "--perturbation=all"], "Expected --perturbation=unary with"),

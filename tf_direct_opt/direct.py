@@ -29,6 +29,12 @@ from tf_direct_opt.types import Solver
 DIFFERENCES = ("toward_better", "away_from_worse", "central")
 
 
+def check_difference(difference: str) -> None:
+    """ValueError for an unknown sign of the difference."""
+    if difference not in DIFFERENCES:
+        raise ValueError(f"Expected `difference` in {DIFFERENCES}; received {difference!r}.")
+
+
 def epsilon_difference(
     scores: tf.Tensor,  # [B, *event]
     code: tf.Tensor,  # [B, *event]
@@ -59,8 +65,7 @@ def epsilon_difference(
         ValueError: unknown `difference`, or a number `epsilon` that is not positive.
         tf.errors.InvalidArgumentError: a tensor `epsilon` that is not positive.
     """
-    if difference not in DIFFERENCES:
-        raise ValueError(f"Expected `difference` in {DIFFERENCES}; received {difference!r}.")
+    check_difference(difference)
     epsilon = per_example(_positive(epsilon), scores)
     step = epsilon * tf.cast(loss_table, tf.float32)
     if difference == "toward_better":
@@ -197,8 +202,7 @@ def direct_argmax_with_probe(
     replicas and mixed-precision scale alike. With `loss_scale=None` that factor is used, and a
     probe that was left out of the loss is an error.
     """
-    if difference not in DIFFERENCES:
-        raise ValueError(f"Expected `difference` in {DIFFERENCES}; received {difference!r}.")
+    check_difference(difference)
 
     @tf.custom_gradient
     def operator(logits, noise, epsilon):

@@ -156,71 +156,55 @@ def sample(
     return pairwise_binary.configuration_bits(index, num_variables)
 
 
-def perturbed_candidates(
+def gumbel_top_k(
     potentials: tf.Tensor,  # [B, n (n + 1) / 2]
     num_variables: int,
-    num_best: int,
+    count: int,
     seed: tf.Tensor,  # [2] int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Configurations under an independent zero-mean Gumbel for each of the 2^n: the best, and near.
+    """The best configurations under an independent zero-mean Gumbel for each of the 2^n.
 
-    First the `num_best` of the highest perturbed scores in descending order: an exact draw of q,
-    and what follows it in a draw without replacement. Then the n single flips of the first, some
-    of which may be among the best already.
+    The first is an exact draw of q, the others follow it in a draw without replacement.
 
     Drawn from the top down, as 2^n Gumbels would take longer than all the rest of a training step:
     the maximum of a row of configurations that share their first n / 2 bits is a Gumbel around the
-    row's log-sum-exp. Noise given that maximum is then drawn only for the row of the best, its
-    neighbours, and the greatest of the others, for no other row can hold one of the best.
+    row's log-sum-exp. No row but the `count` greatest can hold one of the `count` best, so noise
+    is drawn for these alone, given its maximum.
 
     Args:
         potentials, num_variables: as for `log_partition`, with couplings.
-        num_best: k, at most 2^n.
+        count: k, at most 2^n.
         seed: two integers; the same seed gives the same draws.
 
     Returns:
-        Perturbed scores [B, k + n], and the bits [B, k + n, n] of their configurations. No gradient
-        passes.
+        Perturbed scores [B, k], descending, and the bits [B, k, n] of their configurations. No
+        gradient passes.
 
     References:
         Kool, van Hoof, Welling, "Stochastic beams and where to find them", ICML 2019; Maddison,
         Tarlow, Minka, "A* sampling", NeurIPS 2014.
     """
     potentials = tf.stop_gradient(tf.cast(potentials, tf.float32))
-    half = num_variables // 2
-    num_rows, columns = 2**half, 2 ** (num_variables - half)
-    row_flips = tf.constant([0, *(2**i for i in reversed(range(half)))])
-    column_flips = tf.constant([2**i for i in reversed(range(num_variables - half))])
-    num_others = min(num_best, num_rows - half) - 1
+    columns = 2 ** (num_variables - num_variables // 2)
+    num_rows = 2**num_variables // columns
+    kept = min(count, num_rows)
 
     def draw(chunk, number):
         seeds = tf.random.split(tf.random.fold_in(seed, number), 2)
         scores = pairwise_binary.configuration_scores(chunk, num_variables)
         scores = tf.reshape(scores, [-1, num_rows, columns])
-        maxima = tf.reduce_logsumexp(scores, axis=-1)
-        maxima += sample_gumbel(tf.shape(maxima), seeds[0])
-        best_row = tf.argmax(maxima, axis=-1, output_type=tf.int32)
-        near = tf.bitwise.bitwise_xor(best_row[:, tf.newaxis], row_flips)
-        is_near = tf.reduce_any(near[..., tf.newaxis] == tf.range(num_rows), axis=1)
-        others = tf.math.top_k(tf.where(is_near, -math.inf, maxima), num_others).indices
-        rows = tf.concat([near, others], axis=-1)
-        noisy = tf.gather(scores, rows, batch_dims=1)
-        noisy += sample_gumbel(tf.shape(noisy), seeds[1])
-        noisy = _given_maximum(noisy, tf.gather(maxima, rows, batch_dims=1))
-        noisy = tf.reshape(noisy, [-1, rows.shape[1] * columns])
-        best = tf.math.top_k(noisy, num_best).indices
-        # The best of all is in the first of `rows`, its neighbours in the next ones.
-        column = best[:, :1]
-        flips = [
-            tf.range(1, half + 1) * columns + column,
-            tf.bitwise.bitwise_xor(column, column_flips),
-        ]
-        place = tf.concat([best, *flips], axis=-1)
-        index = tf.gather(rows, place // columns, batch_dims=1) * columns + place % columns
-        return tf.gather(noisy, place, batch_dims=1), index
+        row_scores = tf.reduce_logsumexp(scores, axis=-1)
+        row_scores += sample_gumbel(tf.shape(row_scores), seeds[0])
+        maxima, row = tf.math.top_k(row_scores, kept)
+        free = tf.gather(scores, row, batch_dims=1)
+        free += sample_gumbel(tf.shape(free), seeds[1])
+        values = tf.reshape(_given_maximum(free, maxima), [-1, kept * columns])
+        values, place = tf.math.top_k(values, count)
+        index = tf.gather(row, place // columns, batch_dims=1) * columns + place % columns
+        return values, index
 
-    scores, index = _in_chunks(draw, potentials, num_variables, (tf.float32, tf.int32))
-    return scores, pairwise_binary.configuration_bits(index, num_variables)
+    values, index = _in_chunks(draw, potentials, num_variables, (tf.float32, tf.int32))
+    return values, pairwise_binary.configuration_bits(index, num_variables)
 
 
 def _given_maximum(

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import schedules, solvers
-from tf_direct_opt.direct import DIFFERENCES, direct_argmax_with_probe
+from tf_direct_opt.direct import check_difference, direct_argmax_with_probe
 from tf_direct_opt.estimators.base import check_logits_shape
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.seeds import SeedStream
@@ -58,8 +58,7 @@ class PerturbedArgmax(keras.layers.Layer):
     ):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        if difference not in DIFFERENCES:
-            raise ValueError(f"Expected `difference` in {DIFFERENCES}; received {difference!r}.")
+        check_difference(difference)
         if loss_scale is not None and not loss_scale > 0:
             raise ValueError(f"Expected a positive `loss_scale` or None; received {loss_scale!r}.")
         if isinstance(solver, dict) and "class_name" in solver:

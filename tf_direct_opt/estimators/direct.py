@@ -44,10 +44,7 @@ class Direct(Estimator):
         super().__init__(seed=seed, **kwargs)
         if epsilon is None:
             epsilon = schedules.two_phase(1.0, 0.1, WARMUP_STEPS)
-        if difference not in direct.DIFFERENCES:
-            raise ValueError(
-                f"Expected `difference` in {direct.DIFFERENCES}; received {difference!r}."
-            )
+        direct.check_difference(difference)
         if table != "auto" and table not in TABLES:
             raise ValueError(f"Expected `table` in {['auto', *TABLES]}; received {table!r}.")
         self.epsilon = schedules.get(epsilon, "epsilon")

@@ -33,10 +33,10 @@ class StructuredDirect(Estimator):
     [S, M, n, 2]. What the noise is makes the law of z*, and what is known of the loss:
 
     configurations: an independent zero-mean Gumbel for each of the 2^n configurations. z* is an
-        exact draw of the Gibbs distribution (Theorem 2), and z*(eps) the best of the `num_best`
-        highest perturbed scores, z* among them, and of the n single flips of z*, each with its
-        own loss. In the limit of small epsilon the mean is the gradient of E[f] (Theorem 1) for
-        every loss and two candidates or more: only the runner-up can overtake. n <= 20.
+        exact draw of the Gibbs distribution (Theorem 2), and z*(eps) the best of the
+        `num_candidates` highest perturbed scores, z* among them, each with its own loss. In the
+        limit of small epsilon the mean is the gradient of E[f] (Theorem 1) for every loss and two
+        candidates or more: only the runner-up can overtake. n <= 20.
     unary: logistic noise, the difference of two Gumbels, on each unary potential: the authors'
         choice, and the only one that scales with any solver. Without couplings it is the Gibbs
         distribution as well; with them z* has a law of its own ("perturb-and-MAP").
@@ -47,7 +47,7 @@ class StructuredDirect(Estimator):
     several bits flip at once and the loss is not additive in the bits.
 
     Bias: O(eps) beside that. Variance: O(1 / eps). Decoder evaluations: n + 1 an example, or
-    n + `num_best` under "configurations", one of them with gradient.
+    `num_candidates`, one of them with gradient.
 
     Args:
         num_variables: n.
@@ -55,8 +55,9 @@ class StructuredDirect(Estimator):
             statistics with the contract of `solvers.base`.
         couplings: False for independent variables, potentials [B, n]: then the solver has nothing
             to do, and any n will do.
-        perturbation: one of the three above.
-        num_best: 2 or more, under "configurations"; no more than 2^n are taken.
+        perturbation: one of the three above; None: "configurations" where that enumerates, "unary"
+            for other solvers and for n > 20.
+        num_candidates: 2 or more, under "configurations"; no more than 2^n are taken.
         epsilon: number or schedule, in 1/nats; by default 1 for 5000 steps, then 0.1.
         difference: "toward_better", "away_from_worse" or "central".
         seed: integer seed of the noise; None draws one.
@@ -82,8 +83,8 @@ class StructuredDirect(Estimator):
         num_variables,
         solver="enumerate",
         couplings=True,
-        perturbation="unary",
-        num_best=8,
+        perturbation=None,
+        num_candidates=16,
         epsilon=None,
         difference="toward_better",
         seed=None,
@@ -92,10 +93,10 @@ class StructuredDirect(Estimator):
         super().__init__(seed=seed, **kwargs)
         if epsilon is None:
             epsilon = schedules.two_phase(1.0, 0.1, WARMUP_STEPS)
-        if difference not in direct.DIFFERENCES:
-            raise ValueError(
-                f"Expected `difference` in {direct.DIFFERENCES}; received {difference!r}."
-            )
+        direct.check_difference(difference)
+        if perturbation is None:
+            enumerates = solver == "enumerate" and num_variables <= pairwise_binary.MAX_VARIABLES
+            perturbation = "configurations" if enumerates else "unary"
         if perturbation not in PERTURBATIONS:
             raise ValueError(
                 f"Expected `perturbation` in {PERTURBATIONS}; received {perturbation!r}."
@@ -110,10 +111,10 @@ class StructuredDirect(Estimator):
                 "Expected solver='enumerate' with perturbation='configurations', which gives "
                 f"noise to each of the 2^n configurations; received solver={solver!r}."
             )
-        if not (isinstance(num_best, int) and num_best >= 2):
+        if not (isinstance(num_candidates, int) and num_candidates >= 2):
             raise ValueError(
-                "Expected `num_best` to be an integer of 2 or more, z* and what may replace it; "
-                f"received {num_best!r}."
+                "Expected `num_candidates` to be an integer of 2 or more, z* and what may replace "
+                f"it; received {num_candidates!r}."
             )
         if perturbation == "all" and solver == "maxflow":
             raise ValueError(
@@ -124,7 +125,7 @@ class StructuredDirect(Estimator):
         self.solver = solver
         self.couplings = couplings
         self.perturbation = perturbation
-        self.num_best = num_best
+        self.num_candidates = num_candidates
         self.epsilon = schedules.get(epsilon, "epsilon")
         self.difference = difference
         if perturbation == "configurations":
@@ -189,12 +190,12 @@ class StructuredDirect(Estimator):
 
     def _by_candidates(self, potentials, loss_fn, epsilon, seed):
         """`(loss [B], slope [B, M])`: M configurations are the categories of one variable."""
-        num_best = min(self.num_best, 2**self.num_variables)
-        scores, bits = self._candidates(potentials, num_best, seed)
+        count = min(self.num_candidates, 2**self.num_variables)
+        scores, bits = self._candidates(potentials, count, seed)
         loss, losses = tables.of_candidates(loss_fn, _one_hot(bits))
         statistics = pairwise_binary.statistics(bits)[..., : potentials.shape[1]]
         logits = tf.linalg.matvec(tf.cast(statistics, potentials.dtype), potentials)
-        first = tf.one_hot(tf.zeros_like(scores[:, 0], tf.int32), scores.shape[1])
+        first = tf.one_hot(tf.zeros_like(scores[:, 0], tf.int32), count)
         return direct.loss_with_difference(
             loss, logits, scores, first, losses, epsilon, solvers.Categorical(), self.difference
         )
@@ -209,13 +210,13 @@ class StructuredDirect(Estimator):
             loss, potentials, scores, statistics, table, epsilon, self.solve, self.difference
         )
 
-    def _candidates(self, potentials, num_best, seed):
-        """`gibbs.perturbed_candidates`, also without couplings; NaN for potentials that are."""
+    def _candidates(self, potentials, count, seed):
+        """`gibbs.gumbel_top_k`, also without couplings; NaN for potentials that are."""
         checked = check_finite(tf.stop_gradient(tf.cast(potentials, tf.float32)), "potentials")
         n = self.num_variables
         missing = pairwise_binary.num_statistics(n) - potentials.shape[1]
         padded = tf.pad(checked, [[0, 0], [0, missing]])
-        scores, bits = gibbs.perturbed_candidates(padded, n, num_best, seed)
+        scores, bits = gibbs.gumbel_top_k(padded, n, count, seed)
         return scores, nan_unless_finite(bits, checked)
 
     def _perturb(self, potentials, seed):
@@ -239,7 +240,7 @@ class StructuredDirect(Estimator):
             "solver": self.solver,
             "couplings": self.couplings,
             "perturbation": self.perturbation,
-            "num_best": self.num_best,
+            "num_candidates": self.num_candidates,
             "epsilon": schedules.serialize(self.epsilon),
             "difference": self.difference,
         }

@@ -45,9 +45,9 @@ class StructuredVAE(VAE):
         structure: "pairwise", or "none": no couplings, independent variables, at any n.
         solver: "enumerate" (n <= 20), "maxflow" (couplings >= 0) or "milp"; see
             `StructuredDirect`.
-        perturbation: "unary" (the authors'), "all" or "configurations" (n <= 20).
-        num_best: configurations that compete for z*(eps) beside the flips of z*, under
-            "configurations".
+        perturbation: "configurations" (n <= 20), "unary" (the authors') or "all"; None: the first
+            where `solver` enumerates, else the second.
+        num_candidates: configurations that compete for z*(eps), under "configurations".
         nonnegative: whether couplings pass through a softplus; None: where the solver asks for it.
         epsilon: number or schedule; None leaves the default of the estimator.
         difference: "toward_better", "away_from_worse" or "central".
@@ -99,8 +99,8 @@ class StructuredVAE(VAE):
         num_variables=15,
         structure="pairwise",
         solver="enumerate",
-        perturbation="unary",
-        num_best=8,
+        perturbation=None,
+        num_candidates=16,
         nonnegative=None,
         epsilon=None,
         difference="toward_better",
@@ -144,7 +144,7 @@ class StructuredVAE(VAE):
             solver,
             structure == "pairwise",
             perturbation,
-            num_best,
+            num_candidates,
             epsilon,
             difference,
             seed,
@@ -232,7 +232,7 @@ class StructuredVAE(VAE):
             "structure": self.structure,
             "solver": estimator["solver"],
             "perturbation": estimator["perturbation"],
-            "num_best": estimator["num_best"],
+            "num_candidates": estimator["num_candidates"],
             "nonnegative": self.nonnegative,
             "epsilon": estimator["epsilon"],
             "difference": estimator["difference"],
