@@ -41,7 +41,7 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
         "perturbed_reconstruction", "importance_weighted_nll", "negative_log_likelihood",
         "code_perplexity",
     }  # fmt: skip
-    assert metrics["schedules"]["epsilon"] == 0.1
+    assert metrics["schedules"]["epsilon"] == 0.2
     assert metrics["flags"]["solver"] == "enumerate"
 
 
