@@ -45,6 +45,7 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
     assert metrics["flags"]["solver"] == "enumerate"
 
 
+@pytest.mark.slow  # The code of test_train_vae.py, where it is not.
 def test_killed_and_resumed_it_ends_the_same(finished, tmp_path):
     folder, _ = finished
     directory = tmp_path / "run"
