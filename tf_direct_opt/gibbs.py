@@ -157,7 +157,7 @@ def sample(
 
 
 def gumbel_top_k(
-    potentials: tf.Tensor,  # [B, n (n + 1) / 2]
+    potentials: tf.Tensor,  # [B, d]
     num_variables: int,
     count: int,
     seed: tf.Tensor,  # [2] int
@@ -166,13 +166,13 @@ def gumbel_top_k(
 
     The first is an exact draw of q, the others follow it in a draw without replacement.
 
-    Drawn from the top down, as 2^n Gumbels would take longer than all the rest of a training step:
-    the maximum of a row of configurations that share their first n / 2 bits is a Gumbel around the
+    Drawn from the top down, as 2^n Gumbels would be the dearest part of a training step: the
+    maximum of a row of configurations that share their first n / 2 bits is a Gumbel around the
     row's log-sum-exp. No row but the `count` greatest can hold one of the `count` best, so noise
     is drawn for these alone, given its maximum.
 
     Args:
-        potentials, num_variables: as for `log_partition`, with couplings.
+        potentials, num_variables: as for `log_partition`, but n <= 20 without couplings too.
         count: k, at most 2^n.
         seed: two integers; the same seed gives the same draws.
 
@@ -185,6 +185,7 @@ def gumbel_top_k(
         Tarlow, Minka, "A* sampling", NeurIPS 2014.
     """
     potentials = tf.stop_gradient(tf.cast(potentials, tf.float32))
+    potentials = pairwise_binary.with_pairs(potentials, num_variables)
     columns = 2 ** (num_variables - num_variables // 2)
     num_rows = 2**num_variables // columns
     kept = min(count, num_rows)

@@ -181,7 +181,7 @@ class StructuredDirect(Estimator):
     ) -> tf.Tensor:
         """One perturbed argmax z* an example, as training draws it: one-hots [B, n, 2]."""
         if self._enumerates:
-            return _one_hot(self._candidates(potentials, 1, seed)[1][:, 0])
+            return pairwise_binary.one_hot(self._candidates(potentials, 1, seed)[1][:, 0])
         return self._code(self._perturb(potentials, seed)[1])
 
     @property
@@ -192,7 +192,7 @@ class StructuredDirect(Estimator):
         """`(loss [B], slope [B, M])`: M configurations are the categories of one variable."""
         count = min(self.num_candidates, 2**self.num_variables)
         scores, bits = self._candidates(potentials, count, seed)
-        loss, losses = tables.of_candidates(loss_fn, _one_hot(bits))
+        loss, losses = tables.of_candidates(loss_fn, pairwise_binary.one_hot(bits))
         statistics = pairwise_binary.statistics(bits)[..., : potentials.shape[1]]
         logits = tf.linalg.matvec(tf.cast(statistics, potentials.dtype), potentials)
         first = tf.one_hot(tf.zeros_like(scores[:, 0], tf.int32), count)
@@ -204,19 +204,17 @@ class StructuredDirect(Estimator):
         """`(loss [B], slope [B, d])`: the same solver on other scores gives z*(eps)."""
         scores, statistics = self._perturb(potentials, seed)
         loss, flips = tables.single_flips(loss_fn, self._code(statistics))
-        missing = potentials.shape[1] - self.num_variables
-        table = tf.pad(flips[..., 1] - flips[..., 0], [[0, 0], [0, missing]])
+        table = flips[..., 1] - flips[..., 0]
+        if self.couplings:
+            table = pairwise_binary.with_pairs(table, self.num_variables)
         return direct.loss_with_difference(
             loss, potentials, scores, statistics, table, epsilon, self.solve, self.difference
         )
 
     def _candidates(self, potentials, count, seed):
-        """`gibbs.gumbel_top_k`, also without couplings; NaN for potentials that are."""
+        """`gibbs.gumbel_top_k`; NaN for potentials that are not finite."""
         checked = check_finite(tf.stop_gradient(tf.cast(potentials, tf.float32)), "potentials")
-        n = self.num_variables
-        missing = pairwise_binary.num_statistics(n) - potentials.shape[1]
-        padded = tf.pad(checked, [[0, 0], [0, missing]])
-        scores, bits = gibbs.gumbel_top_k(padded, n, count, seed)
+        scores, bits = gibbs.gumbel_top_k(checked, self.num_variables, count, seed)
         return scores, nan_unless_finite(bits, checked)
 
     def _perturb(self, potentials, seed):
@@ -227,11 +225,12 @@ class StructuredDirect(Estimator):
             noise = gibbs.sample_logistic([batch, size], seed)
         else:
             noise = gibbs.sample_logistic([batch, n], seed)
-            noise = tf.pad(noise, [[0, 0], [0, size - n]])
+            if self.couplings:
+                noise = pairwise_binary.with_pairs(noise, n)
         return perturbed_argmax(potentials, noise, self.solve)
 
     def _code(self, statistics):
-        return _one_hot(statistics[:, : self.num_variables])
+        return pairwise_binary.one_hot(statistics[:, : self.num_variables])
 
     def get_config(self):
         return {
@@ -244,13 +243,6 @@ class StructuredDirect(Estimator):
             "epsilon": schedules.serialize(self.epsilon),
             "difference": self.difference,
         }
-
-
-def _one_hot(
-    bits: tf.Tensor,  # [..., n]
-) -> tf.Tensor:
-    """Codes [..., n, 2]."""
-    return tf.stack([1.0 - bits, bits], axis=-1)
 
 
 def _independent(

@@ -186,12 +186,14 @@ class StructuredVAE(VAE):
         bits = gibbs.sample(proposal, n, self.num_eval_samples, EVALUATION_SEED)
         if n <= MAX_DECODED_VARIABLES:
             every = self._losses_of_all(loss_fn)
-            scores = pairwise_binary.configuration_scores(self._padded(proposal), n)
+            scores = pairwise_binary.configuration_scores(
+                pairwise_binary.with_pairs(proposal, n), n
+            )
             reconstruction = tf.reduce_sum(tf.nn.softmax(scores) * every, axis=-1)
             sampled = tf.gather(every, _index(bits), batch_dims=1)
             exact = {"negative_log_likelihood": losses.exact_negative_log_likelihood(every)}
         else:
-            sampled = tables.losses_of(loss_fn, _one_hot(bits))
+            sampled = tables.losses_of(loss_fn, pairwise_binary.one_hot(bits))
             reconstruction = tf.reduce_mean(sampled, axis=-1)
             exact = {}
         log_ratios = gibbs.log_prob(proposal, bits) - log_prior
@@ -211,17 +213,12 @@ class StructuredVAE(VAE):
             return potentials
         return potentials[:, : self.num_variables]
 
-    def _padded(self, potentials):
-        """Potentials [B, n (n + 1) / 2], with couplings of 0 where there are none."""
-        missing = pairwise_binary.num_statistics(self.num_variables) - potentials.shape[1]
-        return tf.pad(potentials, [[0, 0], [0, missing]])
-
     def _losses_of_all(self, loss_fn):
         """Losses [B, 2^n] of all configurations, each decoded once for the whole batch."""
         n = self.num_variables
 
         def codes(index):  # [M] -> [1, M, n, 2]
-            return _one_hot(pairwise_binary.configuration_bits(index, n))[tf.newaxis]
+            return pairwise_binary.one_hot(pairwise_binary.configuration_bits(index, n))[tf.newaxis]
 
         return tables.losses_in_chunks(loss_fn, codes, 2**n, _DECODED_AT_ONCE)
 
@@ -238,11 +235,6 @@ class StructuredVAE(VAE):
             "difference": estimator["difference"],
             "seed": estimator["seed"],
         }
-
-
-def _one_hot(bits):
-    """Codes [..., n, 2] of bits [..., n]."""
-    return tf.stack([1.0 - bits, bits], axis=-1)
 
 
 def _index(bits):

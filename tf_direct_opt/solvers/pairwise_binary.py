@@ -52,6 +52,21 @@ def statistics(
     return tf.concat([bits, left * right], axis=-1)
 
 
+def with_pairs(
+    scores: tf.Tensor,  # [B, d]
+    num_variables: int,
+) -> tf.Tensor:
+    """Scores [B, n (n + 1) / 2]: those of d = n unaries get pairs of 0, complete ones stay."""
+    return tf.pad(scores, [[0, 0], [0, num_statistics(num_variables) - scores.shape[-1]]])
+
+
+def one_hot(
+    bits: tf.Tensor,  # [..., n]
+) -> tf.Tensor:
+    """The bits as codes of n variables with two categories, [..., n, 2]."""
+    return tf.stack([1.0 - bits, bits], axis=-1)
+
+
 def configuration_bits(
     index: tf.Tensor,  # [...] int
     num_variables: int,
