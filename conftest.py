@@ -1,5 +1,6 @@
 """What every test and doctest shares."""
 
+import gc
 import os
 
 import pytest
@@ -17,6 +18,12 @@ tf.config.set_logical_device_configuration(
 )
 
 
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
     for module in (
@@ -29,6 +36,6 @@ def _doctest_names(doctest_namespace):
 @pytest.fixture(autouse=True)
 def _fresh_state():
     """The same random numbers and names in every test, whichever runs before it."""
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32")
