@@ -1,36 +1,56 @@
-"""BUILD is the import graph as text: every module is a target, its deps are its imports."""
+"""BUILD is the graph of the rooms as text: its targets hold the files, its deps are the imports."""
 
 import ast
+import collections
+import functools
 import pathlib
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGE = "tf_direct_opt"
-
-# The rooms of the library from the top of the data flow down; imports point to earlier ones.
-ROOMS = (
-    "types", "perturbation", "files", "solvers", "direct", "labels", "gibbs", "tables",
-    "losses", "schedules", "seeds", "metrics", "estimators", "layers", "models", "callbacks",
-)  # fmt: skip
+FOLDERS = ("tf_direct_opt", "examples", "experiments", "benchmarks", "tests")
 
 
-def sources():
-    """Every Python file of the project, by the name of its target."""
-    paths = [ROOT / "conftest.py"]
-    for folder in (PACKAGE, "examples", "benchmarks", "tests"):
-        paths += sorted((ROOT / folder).rglob("*.py"))
-    return {target_of(path): path for path in paths}
+def glob(patterns, exclude=()):
+    def matching(patterns):
+        return {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
+
+    return sorted(matching(patterns) - matching(exclude))
 
 
-def target_of(path):
-    path = path.relative_to(ROOT).with_suffix("")
-    parts = path.parts[:-1] if path.name == "__init__" else path.parts
-    return ".".join(parts)
+@functools.cache
+def read_build():
+    """The targets of BUILD, which is Python without imports: rule -> list of arguments."""
+    targets = collections.defaultdict(list)
+    rules = {
+        name: functools.partial(lambda rule, **arguments: targets[rule].append(arguments), name)
+        for name in ("py_binary", "py_library", "py_test")
+    }
+    others = dict.fromkeys(("load", "package", "licenses"), lambda *_, **__: None)
+    exec(compile((ROOT / "BUILD").read_text(), "BUILD", "exec"), {"glob": glob, **rules, **others})
+    return targets
 
 
-def imports_of(path, known):
-    """Targets that the file imports, at the top or in a function."""
+def rooms():
+    """The libraries in BUILD's order: name -> arguments."""
+    return {arguments["name"]: arguments for arguments in read_build()["py_library"]}
+
+
+@functools.cache
+def room_of():
+    """Python file -> the room that holds it."""
+    return {
+        path: name
+        for name, arguments in rooms().items()
+        for path in arguments["srcs"]
+        if path.endswith(".py")
+    }
+
+
+def imported_files(path):
+    """Files of the project that a file imports, at its top or in a function."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
             names = [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -39,66 +59,53 @@ def imports_of(path, known):
             continue
         for module, attribute in names:
             candidates = [
-                f"{prefix}{name}"
+                f"{folder}{name.replace('.', '/')}{suffix}"
                 for name in (f"{module}.{attribute}", module)
-                for prefix in ("", "examples.", "benchmarks.", "tests.")
+                for folder in ("", *(f"{folder}/" for folder in FOLDERS))
+                for suffix in (".py", "/__init__.py")
             ]
-            found |= set([name for name in candidates if name in known][:1])
+            found |= set([file for file in candidates if file in room_of()][:1])
     return found
 
 
-def targets():
-    """The targets of BUILD: name -> (rule, arguments)."""
-    result = {}
-    for statement in ast.parse((ROOT / "BUILD").read_text()).body:
-        call = getattr(statement, "value", None)
-        if isinstance(call, ast.Call) and call.func.id.startswith("py_"):
-            arguments = {
-                keyword.arg: ast.literal_eval(keyword.value)
-                for keyword in call.keywords
-                if keyword.arg in ("name", "srcs", "deps")
-            }
-            assert arguments["name"] not in result
-            result[arguments["name"]] = (call.func.id, arguments)
-    return result
+def test_every_file_is_in_one_room():
+    files = glob([f"{folder}/**/*.py" for folder in FOLDERS])
+    held = collections.Counter(path for room in rooms().values() for path in room["srcs"])
+    assert [path for path in files if held[path] != 1] == [], "add it to a room of BUILD"
 
 
-def test_every_module_is_a_target_and_every_target_a_module():
-    assert set(targets()) == set(sources())
+@pytest.mark.parametrize("name", rooms())
+def test_deps_are_the_rooms_that_its_files_import(name):
+    imported = {room_of()[file] for path in rooms()[name]["srcs"] for file in imported_files(path)}
+    names = list(rooms())
+    package = names.index("tf_direct_opt")
+    library = set(names[: package + 1])
+    if names.index(name) > package and imported & library:  # Users depend on all of it.
+        imported = imported - library | {"tf_direct_opt"}
+    assert rooms()[name].get("deps", []) == sorted(f":{room}" for room in imported - {name})
 
 
-def test_sources_are_the_module():
-    for name, (rule, arguments) in targets().items():
-        path = str(sources()[name].relative_to(ROOT))
-        extra = ["tests/run_pytest.py"] if rule == "py_test" else []
-        assert sorted(arguments["srcs"]) == sorted([path, *extra]), name
-        is_test = path.startswith("tests/test_")
-        assert (rule == "py_test") == is_test, name
+def test_rooms_depend_on_earlier_rooms_only():
+    seen = set()
+    for name, arguments in rooms().items():
+        assert {dep[1:] for dep in arguments.get("deps", [])} <= seen, name
+        seen.add(name)
 
 
-def test_deps_are_the_imports():
-    known = sources()
-    for name, (rule, arguments) in targets().items():
-        expected = imports_of(known[name], known) - {name}
-        if rule == "py_test":
-            expected.add("conftest")
-        assert sorted(arguments.get("deps", [])) == sorted(f":{dep}" for dep in expected), name
+def test_every_program_and_every_test_is_a_target():
+    files = glob([f"{folder}/*.py" for folder in ("examples", "experiments", "benchmarks")])
+    programs = {path for path in files if "__main__" in (ROOT / path).read_text()}
+    assert programs <= {binary["main"] for binary in read_build()["py_binary"]}
+    assert [test["args"] for test in read_build()["py_test"]] == [
+        [path] for path in glob(["tests/test_*.py"])
+    ]
 
 
-def test_imports_of_the_library_point_down():
-    known = sources()
-    for name, path in known.items():
-        parts = name.split(".")
-        if parts[0] != PACKAGE or len(parts) == 1:
-            continue
-        room = ROOMS.index(parts[1])
-        for imported in imports_of(path, known):
-            assert imported.split(".")[0] == PACKAGE, (name, imported)
-            assert ROOMS.index(imported.split(".")[1]) <= room, (name, imported)
-
-
-def test_the_core_knows_no_keras():
-    for room in ROOMS[: ROOMS.index("losses") + 1]:
-        for name, path in sources().items():
-            if name.startswith(f"{PACKAGE}.{room}"):
-                assert "keras" not in path.read_text().replace("No Keras", ""), name
+def test_what_comes_before_the_estimators_knows_no_keras():
+    for name in rooms():
+        if name == "losses":
+            break
+        for path in rooms()[name]["srcs"]:
+            for node in ast.walk(ast.parse((ROOT / path).read_text())):
+                names = [alias.name for alias in getattr(node, "names", ())]
+                assert "keras" not in [*names, getattr(node, "module", None)], path
