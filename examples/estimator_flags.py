@@ -8,8 +8,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "estimator",
     "direct",
-    "Gradient estimator: direct, disarm, exact, gumbel_softmax, imle, local_expectation, rebar, "
-    "relax, score_function or straight_through.",
+    "Registered name of a gradient estimator: direct, exact, reinmax, gumbel_softmax, disarm, ...",
 )
 flags.DEFINE_float("temperature", 1.0, "First temperature of a relaxation.")
 flags.DEFINE_float("temperature_rate", 0.0, "Its exponential decay a step.", 0.0)

@@ -100,6 +100,27 @@ def relaxed_gradients(h, temperature, slope, draws, straight_through):
     return relaxed * (upstream - mean) / temperature
 
 
+def straight_through_gradient(h, slope, jacobian):
+    """sum_z q(z) J(h, z) df/dz(z) for h [N, K], enumerated: [N, K].
+
+    `slope` gives df/dz at codes [M, N, K], `jacobian` a matrix [M, K, K] for the logits [K] of one
+    variable and its part [M, K] of every code.
+    """
+    codes = all_codes(*h.shape)
+    weights = np.exp(log_posterior(h, codes))
+    upstream = slope(codes)
+    rows = [
+        np.einsum("m,mkl,ml->k", weights, jacobian(h[i], codes[:, i]), upstream[:, i])
+        for i in range(len(h))
+    ]
+    return np.stack(rows)
+
+
+def softmax_jacobian(q):
+    """diag(q) - q q' of distributions [..., K]: [..., K, K]."""
+    return q[..., np.newaxis] * np.eye(q.shape[-1]) - q[..., np.newaxis] * q[..., np.newaxis, :]
+
+
 def imle_gradients(h, epsilon, slope, draws):
     """Draws [draws, N, K] of (z* - argmax{h + noise - lambda df/dz(z*)}) / lambda, by hand."""
     scores = h - np.log(-np.log(np.random.default_rng(12).random([draws, *h.shape])))

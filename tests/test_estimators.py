@@ -222,15 +222,15 @@ class TestRELAX(TestREBAR):
 
 
 class TestGumbelSoftmax(EstimatorContract):
-    configs = ({}, {"temperature": 0.5})
-    straight_through = False
+    configs = ({}, {"temperature": 0.5, "num_samples": 2})
+    sizes = ((1, 2), (3, 4))
 
     def make(self, **config):
         return estimators.GumbelSoftmax(**config)
 
-    def expected(self, logits, decoder, temperature=1.0):
+    def expected(self, logits, decoder, temperature=1.0, num_samples=1):
         samples = oracles.relaxed_gradients(
-            logits, temperature, decoder.slope, 100_000, self.straight_through
+            logits, temperature, decoder.slope, 100_000, straight_through=False
         )
         return samples.mean(axis=0), oracles.standard_error(samples)
 
@@ -241,15 +241,23 @@ class TestGumbelSoftmax(EstimatorContract):
             estimator.report.reset_state()
             estimator(tf.zeros([2, 4]), loss_fn=decoder, step=step, training=True)
             assert float(estimator.report.result()["temperature"]) == temperature
-        with pytest.raises(ValueError, match="Expected `temperature` to be greater than 0"):
-            self.make(temperature=0.0)
+
+    @pytest.mark.parametrize("name", ["temperature", "num_samples"])
+    def test_zero_is_refused(self, name):
+        with pytest.raises(ValueError, match=rf"Expected `{name}` .* received 0"):
+            self.make(**{name: 0})
 
 
-class TestStraightThrough(TestGumbelSoftmax):
-    straight_through = True
+class StraightThroughContract(EstimatorContract):
+    """Subclasses give `jacobian(h, code, **config)`: h [K], code [M, K] -> [M, K, K]."""
 
-    def make(self, **config):
-        return estimators.StraightThrough(**config)
+    sizes = ((1, 2), (3, 4))
+
+    def expected(self, logits, decoder, **config):
+        def jacobian(h, code):
+            return self.jacobian(h, code, **config)
+
+        return oracles.straight_through_gradient(logits, decoder.slope, jacobian), 0.0
 
     def test_decoder_meets_discrete_codes_only(self):
         seen = []
@@ -258,9 +266,129 @@ class TestStraightThrough(TestGumbelSoftmax):
             seen.append(codes.numpy())
             return tf.reduce_sum(codes, axis=[2, 3])
 
-        self.make(seed=0)(tf.zeros([50, 3, 4]), loss_fn=loss_fn, training=True)
-        np.testing.assert_allclose(np.sort(seen[0], axis=-1)[..., :-1], 0.0, atol=1e-6)
-        np.testing.assert_allclose(seen[0].max(axis=-1), 1.0, atol=1e-6)
+        self.make(seed=0, num_samples=2)(tf.zeros([50, 3, 4]), loss_fn=loss_fn, training=True)
+        assert seen[0].shape == (50, 2, 3, 4)
+        np.testing.assert_array_equal(
+            np.sort(seen[0], axis=-1), np.tile([0, 0, 0, 1], [50, 2, 3, 1])
+        )
+
+
+class TestStraightThrough(StraightThroughContract):
+    configs = (
+        {"relaxed": "logits"},
+        {"relaxed": "logits", "temperature": 0.5},
+        {"temperature": 0.5},
+        {"num_samples": 3},
+    )
+
+    def make(self, **config):
+        return estimators.StraightThrough(**config)
+
+    def expected(self, logits, decoder, relaxed="scores", temperature=1.0, num_samples=1):
+        if relaxed == "logits":
+            return super().expected(logits, decoder, temperature=temperature)
+        samples = oracles.relaxed_gradients(
+            logits, temperature, decoder.slope, 100_000, straight_through=True
+        )
+        return samples.mean(axis=0), oracles.standard_error(samples)
+
+    def jacobian(self, h, code, temperature):
+        matrix = oracles.softmax_jacobian(oracles.softmax(h / temperature)) / temperature
+        return np.tile(matrix, [len(code), 1, 1])
+
+    def test_unknown_relaxation_is_refused(self):
+        with pytest.raises(ValueError, match=r"Expected `relaxed` in .* received 'code'"):
+            self.make(relaxed="code")
+
+
+class TestReinMax(StraightThroughContract):
+    configs = ({}, {"temperature": 1.3, "num_samples": 2})
+
+    def make(self, **config):
+        return estimators.ReinMax(**config)
+
+    def jacobian(self, h, code, temperature=1.0, num_samples=1):
+        middle = (oracles.softmax(h / temperature) + code) / 2
+        at_end = oracles.softmax_jacobian(oracles.softmax(h))
+        return 2 * oracles.softmax_jacobian(middle) - at_end / 2
+
+    def test_unbiased_for_every_quadratic_loss(self):
+        # f = z' A z / 2 + z' b, all codes weighted by their probability: nothing is drawn.
+        generator = np.random.default_rng(0)
+        h = generator.normal(size=[3, 4])
+        codes = oracles.all_codes(3, 4).reshape(-1, 12)
+        matrix, vector = generator.normal(size=[12, 12]), generator.normal(size=12)
+        matrix += matrix.T
+        losses = np.sum(codes @ matrix * codes, axis=1) / 2 + codes @ vector
+        slopes = (codes @ matrix + vector) * np.exp(
+            oracles.log_posterior(h, codes.reshape(-1, 3, 4))
+        )[:, np.newaxis]
+        logits = tf.constant(h[np.newaxis, np.newaxis], tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            one_hot = tf.constant(codes.reshape([1, -1, 3, 4]), tf.float32)
+            surrogate = self.make().surrogate(logits, None, one_hot, 1.0)
+            along = tf.reduce_sum(surrogate * slopes.reshape([1, -1, 3, 4]).astype(np.float32))
+        exact = oracles.enumerated_gradient(h, losses)
+        np.testing.assert_allclose(tape.gradient(along, logits)[0, 0], exact, atol=1e-4)
+
+
+class TestGumbelRao(StraightThroughContract):
+    configs = ({"temperature": 0.5, "num_redraws": 3}, {"num_redraws": 1, "num_samples": 2})
+
+    def make(self, **config):
+        return estimators.GumbelRao(**config)
+
+    def expected(self, logits, decoder, temperature=1.0, **more):
+        samples = oracles.relaxed_gradients(
+            logits, temperature, decoder.slope, 100_000, straight_through=True
+        )
+        return samples.mean(axis=0), oracles.standard_error(samples)
+
+    def test_cold_it_is_reinmax(self):
+        # Given the codes, the mean over the noise; its bias is O(temperature), hence two of them.
+        # 4 standard errors, 18 entries: fails for 1 set of seeds in 900.
+        code = tf.one_hot([[[0, 1, 2, 0, 1, 2]]], 3)
+        generator = np.random.default_rng(0)
+        h, upstream = generator.normal(size=[2, 1, 1, 6, 3]).astype(np.float32)
+
+        def slope(estimator, temperature, draws):
+            logits = tf.tile(h, [draws, 1, 1, 1])
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                codes = tf.tile(code, [draws, 1, 1, 1])
+                along = upstream * estimator.surrogate(logits, None, codes, temperature)
+            return tape.gradient(along, logits).numpy()
+
+        warm, cold = (slope(self.make(seed=0, num_redraws=10), t, 20_000) for t in (0.1, 0.05))
+        oracles.assert_mean_is(2 * cold - warm, slope(estimators.ReinMax(), 1.0, 1)[0])
+
+    def test_redraws_lower_the_variance(self):
+        decoder = Decoder(3, 4)
+        h = np.random.default_rng(0).normal(size=[3, 4]).astype(np.float32)
+        variances = [
+            np.var(
+                self.gradients(self.make(temperature=0.3, num_redraws=n, seed=0), h, decoder),
+                axis=0,
+            ).sum()
+            for n in (1, 10)
+        ]
+        assert variances[1] < 0.6 * variances[0]
+
+
+class TestGST(StraightThroughContract):
+    configs = ({"temperature": 0.7, "gap": 0.5}, {})
+
+    def make(self, **config):
+        return estimators.GST(**config)
+
+    def jacobian(self, h, code, temperature=1.0, gap=1.0):
+        moved = np.where(code == 1, h.max(), np.minimum(h, h.max() - gap))
+        return oracles.softmax_jacobian(oracles.softmax(moved / temperature, axis=-1)) / temperature
+
+    def test_negative_gap_is_refused(self):
+        with pytest.raises(ValueError, match="Expected `gap`"):
+            self.make(gap=-1.0)
 
 
 class TestIMLE(EstimatorContract):

@@ -8,16 +8,20 @@ from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.direct import Direct
 from tf_direct_opt.estimators.disarm import DisARM
 from tf_direct_opt.estimators.exact import Exact
+from tf_direct_opt.estimators.gst import GST
+from tf_direct_opt.estimators.gumbel_rao import GumbelRao
 from tf_direct_opt.estimators.gumbel_softmax import GumbelSoftmax
 from tf_direct_opt.estimators.imle import IMLE
 from tf_direct_opt.estimators.local_expectation import LocalExpectation
 from tf_direct_opt.estimators.rebar import REBAR
+from tf_direct_opt.estimators.reinmax import ReinMax
 from tf_direct_opt.estimators.relax import RELAX
 from tf_direct_opt.estimators.score_function import ScoreFunction
 from tf_direct_opt.estimators.straight_through import StraightThrough
 from tf_direct_opt.estimators.structured_direct import StructuredDirect
 
 __all__ = [
+    "GST",
     "IMLE",
     "REBAR",
     "RELAX",
@@ -25,8 +29,10 @@ __all__ = [
     "DisARM",
     "Estimator",
     "Exact",
+    "GumbelRao",
     "GumbelSoftmax",
     "LocalExpectation",
+    "ReinMax",
     "ScoreFunction",
     "StraightThrough",
     "StructuredDirect",
@@ -39,10 +45,13 @@ _REGISTRY = {
     "direct": Direct,
     "disarm": DisARM,
     "exact": Exact,
+    "gst": GST,
+    "gumbel_rao": GumbelRao,
     "gumbel_softmax": GumbelSoftmax,
     "imle": IMLE,
     "local_expectation": LocalExpectation,
     "rebar": REBAR,
+    "reinmax": ReinMax,
     "relax": RELAX,
     "score_function": ScoreFunction,
     "straight_through": StraightThrough,

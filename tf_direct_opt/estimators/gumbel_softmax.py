@@ -2,11 +2,11 @@
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tf_direct_opt import schedules
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.metrics import Means
+from tf_direct_opt.perturbation import sample_gumbel
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -15,40 +15,54 @@ class GumbelSoftmax(Estimator):
 
     The decoder sees points inside the simplex in training and corners afterwards. Bias: O(tau)
     towards the logits, and the decoder is trained on codes that it never meets again. Variance:
-    O(1 / tau). Decoder evaluations: one an example, with gradient.
+    O(1 / tau), divided by S. Decoder evaluations: S an example, with gradient.
 
     Args:
         temperature: number or schedule, positive.
+        num_samples: S, draws that are averaged.
         seed: integer seed of the noise; None draws one.
 
     Reports:
         `temperature`.
 
     References:
-        Jang, Gu, Poole, "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017.
-        Maddison, Mnih, Teh, "The Concrete Distribution", ICLR 2017.
+        Jang, Gu, Poole, "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017,
+        arXiv:1611.01144. Maddison, Mnih, Teh, "The Concrete Distribution", ICLR 2017.
     """
 
-    def __init__(self, temperature=1.0, seed=None, **kwargs):
+    def __init__(self, temperature=1.0, num_samples=1, seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
+        check_count("num_samples", num_samples)
         self.temperature = schedules.get(temperature, "temperature")
+        self.num_samples = num_samples
         self.report = Means(["temperature"])
 
     def estimate(self, logits, loss_fn, step):
-        return loss_fn(self.relaxed_code(logits, step)[:, tf.newaxis])[:, 0]
-
-    def relaxed_code(
-        self,
-        logits: tf.Tensor,  # [B, N, K]
-        step: tf.Tensor,  # []
-    ) -> tf.Tensor:
-        """A reparameterised draw from the relaxed distribution: [B, N, K], float32."""
         temperature = schedules.value(self.temperature, step)
-        self.report.update_state({"temperature": temperature}, tf.shape(logits)[0])
-        relaxed = tfp.distributions.RelaxedOneHotCategorical(
-            temperature, logits=tf.cast(logits, tf.float32)
-        )
-        return relaxed.sample(seed=tf.cast(self.seeds.next(), tf.int32))
+        batch, *event = [tf.shape(logits)[0], *logits.shape[1:]]
+        self.report.update_state({"temperature": temperature}, batch)
+        noise = sample_gumbel([batch, self.num_samples, *event], self.seeds.next())
+        logits = tf.cast(logits, tf.float32)[:, tf.newaxis]
+        return tf.reduce_mean(loss_fn(self.codes(logits, noise, temperature)), axis=1)
+
+    def codes(
+        self,
+        logits: tf.Tensor,  # [B, 1, N, K]
+        noise: tf.Tensor,  # [B, S, N, K]
+        temperature: tf.Tensor,  # []
+    ) -> tf.Tensor:
+        """What the decoder meets, [B, S, N, K], differentiable towards the logits."""
+        return tf.nn.softmax((logits + noise) / temperature)
 
     def get_config(self):
-        return {**super().get_config(), "temperature": schedules.serialize(self.temperature)}
+        return {
+            **super().get_config(),
+            "temperature": schedules.serialize(self.temperature),
+            "num_samples": self.num_samples,
+        }
+
+
+def check_count(name: str, count: int) -> None:
+    """Raises ValueError unless `count` is a positive integer."""
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"Expected `{name}` to be an integer of at least 1; received {count!r}.")
