@@ -130,7 +130,7 @@ def test_custom_loop_has_to_add_the_losses_or_give_the_scale():
     given = gradient(PerturbedArgmax(0.5, seed=1, loss_scale=1 / 64), False)
     assert np.any(measured)
     np.testing.assert_allclose(measured, given, rtol=1e-6)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"add sum\(model.losses\)"):
+    with pytest.raises(ValueError, match=r"Add sum\(model.losses\) .* \"relative\""):
         gradient(PerturbedArgmax(0.5, seed=1), False)
 
 
@@ -288,7 +288,16 @@ def test_output_spec():
         ({"solver": "softmax"}, "Expected `solver` to be one of"),
         ({"difference": "both"}, "Expected `difference` in .* received 'both'"),
         ({"loss_scale": 0.0}, "Expected a positive `loss_scale`"),
+        ({"loss_scale": "mean"}, "Expected a positive `loss_scale`, 'relative' or None"),
         ({"seed": "x"}, "Expected `seed` to be an integer"),
+        ({"seed": -1}, "Expected `seed` to be an integer from 0 to 2.63 - 1 or None; received -1"),
+        ({"seed": 2**63}, "Expected `seed` to be an integer from 0 to"),
+        ({"seed": True}, "Expected `seed` to be an integer .* received True"),
+        ({"noise": "uniform"}, r"Expected `noise` in \['gumbel', .* or None; received 'uniform'"),
+        ({"noise": "sum_of_gamma"}, "Expected `num_ones`, .* received None"),
+        ({"noise_scale": -1.0}, "Expected `noise_scale` to be at least 0"),
+        ({"noise_scale": 0.0, "learn_noise_scale": True}, "Expected `noise_scale` .* positive"),
+        ({"num_samples": 0}, "Expected `num_samples` to be an integer of at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(config, message):
@@ -296,7 +305,7 @@ def test_bad_arguments_are_refused(config, message):
         PerturbedArgmax(**config)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3, 4, 5), (2, 1)])
+@pytest.mark.parametrize("shape", [(3,), (2, 1)])
 def test_wrong_logits_are_refused(shape):
-    with pytest.raises(ValueError, match=r"Expected (logits of shape|at least 2 categories)"):
+    with pytest.raises(ValueError, match=r"Expected logits of shape .* at least 2 categories"):
         PerturbedArgmax()(tf.zeros(shape))

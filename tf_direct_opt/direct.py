@@ -16,6 +16,10 @@ References:
     Variational Auto-Encoder", NeurIPS 2019, arXiv:1806.02867.
 """
 
+import math
+import numbers
+
+import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt.perturbation import (
@@ -23,10 +27,13 @@ from tf_direct_opt.perturbation import (
     nan_unless_finite,
     per_example,
     perturbed_argmax,
+    solve,
 )
+from tf_direct_opt.solvers.categorical import Categorical
 from tf_direct_opt.types import Solver
 
 DIFFERENCES = ("toward_better", "away_from_worse", "central")
+RELATIVE = "relative"
 
 
 def check_difference(difference: str) -> None:
@@ -69,10 +76,12 @@ def epsilon_difference(
     epsilon = per_example(_positive(epsilon), scores)
     step = epsilon * tf.cast(loss_table, tf.float32)
     if difference == "toward_better":
-        return (code - solver(scores - step)) / epsilon
+        return (code - solve(solver, scores - step)) / epsilon
     if difference == "away_from_worse":
-        return (solver(scores + step) - code) / epsilon
-    return (solver(scores + step) - solver(scores - step)) / (2.0 * epsilon)
+        return (solve(solver, scores + step) - code) / epsilon
+    both = solve(solver, tf.concat([scores + step, scores - step], axis=0))  # One call is faster.
+    worse, better = tf.split(both, 2)
+    return tf.ensure_shape((worse - better) / (2.0 * epsilon), scores.shape)
 
 
 def direct_loss(
@@ -149,6 +158,7 @@ def attach_slope(
 
     def backward(upstream):
         gradient = per_example(tf.cast(upstream, tf.float32), slope) * slope
+        gradient = first_order_only(gradient, upstream, logits)
         return upstream, tf.cast(gradient, logits.dtype), None
 
     return tf.identity(loss), backward
@@ -160,28 +170,42 @@ def direct_argmax(
     epsilon: tf.Tensor,  # [] or [B]
     solver: Solver,
     difference: str = "toward_better",
-    loss_scale: tf.Tensor | float = 1.0,  # [] or [B]
+    loss_scale: tf.Tensor | float | str = 1.0,  # [] or [B]
 ) -> tf.Tensor:
     """The perturbed argmax as an operator: code forward, epsilon-difference backward.
 
     The upstream gradient dy [B, *event] is read as a linearised loss table, f~ = dy / loss_scale,
-    and loss_scale * epsilon_difference is sent back. Unlike `direct_loss` this is not linear in
-    dy, so the factor that dy carries against the gradient of one example's loss has to be known:
-    1/B for a mean over the batch, times 1/replicas, times a loss scale of mixed precision.
+    and loss_scale * epsilon_difference is sent back, towards the logits and the noise alike.
+    Unlike `direct_loss` this is not linear in dy, so the factor that dy carries against the
+    gradient of one example's loss has to be known: 1/B for a mean over the batch, times
+    1/replicas, times a loss scale of mixed precision. With "relative" it need not be known:
+
+        loss_scale = |dy| / |logits + noise|      of each example,
+
+    whose step is `epsilon` of the length of the scores whatever factor is on dy, so that what is
+    sent back is homogeneous of degree one in dy. (Lengths are measured about the mean of the K
+    categories, and for each variable, where the solver is categorical: it does not see the mean.)
 
     Args:
         logits: unnormalised log-probabilities, nats.
         noise: zero-mean Gumbel noise; zeros give the plain argmax.
-        epsilon: step, in 1/nats, against the per-example loss.
+        epsilon: step, in 1/nats, against the per-example loss; without unit for "relative".
         solver: scores -> code.
         difference: "toward_better", "away_from_worse" or "central".
-        loss_scale: d(training loss) / d(loss of one example).
+        loss_scale: d(training loss) / d(loss of one example), or "relative".
 
     Returns:
-        code, float32 [B, *event].
+        code, float32 [B, *event]. An upstream gradient that is not finite gives an example the
+        gradient NaN, for a `LossScaleOptimizer` to skip the step.
 
     Raises:
         ValueError, tf.errors.InvalidArgumentError: as `direct_loss`.
+        ValueError: a second derivative.
+
+    References:
+        Niepert, Minervini, Franceschi, "Implicit MLE", NeurIPS 2021, read dy so; Minervini,
+        Franceschi, Niepert, "Adaptive Perturbation-Based Gradient Estimation for Discrete Latent
+        Variable Models", AAAI 2023, take a step relative to it.
     """
     code, _ = direct_argmax_with_probe(logits, noise, epsilon, solver, difference, loss_scale)
     return code
@@ -193,36 +217,39 @@ def direct_argmax_with_probe(
     epsilon: tf.Tensor,  # [] or [B]
     solver: Solver,
     difference: str = "toward_better",
-    loss_scale: tf.Tensor | float | None = None,  # [] or [B]
+    loss_scale: tf.Tensor | float | str | None = None,  # [] or [B]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """`direct_argmax` that can measure its own loss scale: returns `(code, probe)`.
 
-    The probe [B] is zero. Added to the per-example loss it changes nothing, but the gradient that
-    comes back through it is the factor between that loss and what is differentiated: reduction,
-    replicas and mixed-precision scale alike. With `loss_scale=None` that factor is used, and a
-    probe that was left out of the loss is an error.
+    The probe, a scalar, is zero. Added to a training loss that is a mean over the B examples it
+    changes nothing, but the gradient that comes back through it is the factor between the two:
+    replicas and mixed-precision scale alike. With `loss_scale=None` that factor over B is used,
+    and a probe that was left out of the loss is an error.
     """
     check_difference(difference)
+    check_loss_scale(loss_scale)
 
     @tf.custom_gradient
     def operator(logits, noise, epsilon):
         scores, code = perturbed_argmax(logits, noise, solver)
 
         def backward(code_upstream, probe_upstream):
+            upstream = tf.cast(code_upstream, tf.float32)
             if loss_scale is None:
-                scale = check_finite(
-                    tf.math.divide(1.0, tf.cast(probe_upstream, tf.float32)),
-                    "loss scale; the probe has no part in the loss: add sum(model.losses) to the "
-                    "loss of a custom training loop, or give `loss_scale`. Expected finite value",
-                )
+                scale = _measured(probe_upstream) / tf.cast(tf.shape(scores)[0], tf.float32)
+            elif isinstance(loss_scale, str):
+                scale = _relative(upstream, scores, solver)
             else:
-                scale = 1.0 / tf.convert_to_tensor(loss_scale, tf.float32)
-            scale = per_example(scale, scores)
-            table = check_finite(tf.cast(code_upstream, tf.float32) * scale, "upstream gradient")
-            slope = epsilon_difference(scores, code, table, epsilon, solver, difference)
-            return tf.cast(slope / scale, logits.dtype), None, None
+                scale = per_example(tf.convert_to_tensor(loss_scale, tf.float32), scores)
+            table = tf.math.divide_no_nan(upstream, scale)
+            # What is not finite goes on as NaN, not to the solver: a LossScaleOptimizer overflows
+            # on purpose and then skips the step.
+            finite = tf.where(tf.math.is_finite(table), table, 0.0)
+            slope = epsilon_difference(scores, code, finite, epsilon, solver, difference)
+            slope = first_order_only(nan_unless_finite(slope * scale, table), upstream, logits)
+            return tf.cast(slope, logits.dtype), tf.cast(slope, noise.dtype), None
 
-        return (code, tf.zeros(tf.shape(scores)[:1])), backward
+        return (code, tf.constant(0.0)), backward
 
     return operator(
         tf.convert_to_tensor(logits),
@@ -231,8 +258,67 @@ def direct_argmax_with_probe(
     )
 
 
+def check_loss_scale(loss_scale) -> None:
+    """ValueError unless it is "relative", None, a positive number or a tensor."""
+    known = loss_scale is None or tf.is_tensor(loss_scale) or isinstance(loss_scale, np.ndarray)
+    positive = isinstance(loss_scale, numbers.Real) and 0 < loss_scale < math.inf
+    if not (known or positive or (isinstance(loss_scale, str) and loss_scale == RELATIVE)):
+        raise ValueError(
+            f"Expected a positive `loss_scale`, {RELATIVE!r} or None; received {loss_scale!r}."
+        )
+
+
+def _measured(probe_upstream):
+    """The factor on the training loss; refuses a probe that has no part in it."""
+    known = tf.get_static_value(probe_upstream)
+    if known is not None and not known:
+        raise ValueError(_NO_PROBE)
+    tf.debugging.assert_none_equal(probe_upstream, 0.0, message=_NO_PROBE)
+    return tf.where(probe_upstream == 0.0, math.nan, probe_upstream)  # XLA drops assertions.
+
+
+_NO_PROBE = (
+    "Expected a loss of zero, by which the factor on the loss is measured, in the training loss; "
+    "received a loss without it. Add sum(model.losses) to the loss after every call of the model "
+    'in a custom loop (the next call clears them), or give `loss_scale`: a number, or "relative", '
+    "which needs no factor."
+)
+
+
+def _relative(upstream, scores, solver):
+    """|upstream| / |scores|, one for each example, or variable of a categorical solver."""
+    axes = list(range(1, scores.shape.rank))
+    if isinstance(solver, Categorical):
+        axes = [-1]
+        upstream, scores = (x - tf.reduce_mean(x, -1, keepdims=True) for x in (upstream, scores))
+
+    def length(values):  # Divided by the largest entry first: squares of 1e-30 underflow.
+        largest = tf.reduce_max(tf.abs(values), axes, keepdims=True)
+        share = tf.math.divide_no_nan(values, largest)
+        return largest * tf.sqrt(tf.reduce_sum(share**2, axes, keepdims=True))
+
+    lengths = length(scores)
+    return length(upstream) / tf.where(lengths > 0.0, lengths, 1.0)
+
+
+@tf.custom_gradient
+def first_order_only(
+    gradient,
+    *sources,
+):
+    """`gradient` as it is, which refuses to be differentiated towards itself and its sources."""
+
+    def refuse(*_):
+        raise ValueError(
+            "Expected a first derivative of an argmax; received a second one, which is not "
+            "defined. Take tf.stop_gradient of the first, or differentiate a relaxation."
+        )
+
+    return tf.identity(gradient), refuse
+
+
 def _positive(epsilon) -> tf.Tensor:
-    if isinstance(epsilon, int | float) and not epsilon > 0:
+    if isinstance(epsilon, numbers.Real) and not epsilon > 0:
         raise ValueError(
             f"Expected a positive `epsilon` (1/nats); received {epsilon}. The sign of the step is "
             f"chosen with `difference`, one of {DIFFERENCES}."

@@ -1,4 +1,4 @@
-"""Zero-mean Gumbel noise and the argmax it perturbs (Gumbel-Max)."""
+"""Zero-mean noise and the argmax it perturbs (perturb-and-MAP; with Gumbel noise Gumbel-Max)."""
 
 import math
 
@@ -42,6 +42,45 @@ def sample_gumbel(
     return -tf.math.log(-tf.math.log(uniform)) - EULER_GAMMA
 
 
+def sample_normal(
+    shape,  # ints, or a 1-D int tensor
+    seed: tf.Tensor,  # [2] int
+) -> tf.Tensor:
+    """Draws i.i.d. standard normal noise, float32."""
+    return tf.random.stateless_normal(shape, seed, dtype=tf.float32)
+
+
+def sample_sum_of_gamma(
+    shape,  # ints, or a 1-D int tensor
+    seed: tf.Tensor,  # [2] int
+    num_ones: int,
+    num_terms: int = 10,
+) -> tf.Tensor:
+    """Draws i.i.d. zero-mean noise of which a sum of k entries is nearly a Gumbel.
+
+    gamma = sum_{i=1..s} (G_i / i - 1 / (i k)), G_i ~ Gamma(1/k, 1): a sum of k of them is
+    sum_i (E_i - 1) / i with E_i exponential, which tends to the zero-mean Gumbel as s grows. So a
+    configuration with k ones has a Gumbel for its perturbation, as in Gumbel-Max.
+
+    Args:
+        shape: shape of the noise.
+        seed: two integers.
+        num_ones: k, the number of ones in a configuration.
+        num_terms: s, terms of the series.
+
+    Returns:
+        float32; no kernel for XLA exists.
+
+    References:
+        Niepert, Minervini, Franceschi, "Implicit MLE", NeurIPS 2021, section 4.1.
+    """
+    index = tf.range(1.0, num_terms + 1.0)
+    draws = tf.random.stateless_gamma(
+        tf.concat([shape, [num_terms]], 0), seed, alpha=1.0 / num_ones, dtype=tf.float32
+    )
+    return tf.reduce_sum((draws - 1.0 / num_ones) / index, axis=-1)
+
+
 def perturbed_argmax(
     logits: tf.Tensor,  # [B, *event]
     noise: tf.Tensor,  # [B, *event]
@@ -61,12 +100,39 @@ def perturbed_argmax(
         `(scores, code)`, both float32 [B, *event].
 
     Raises:
-        tf.errors.InvalidArgumentError: a non-finite score, in eager and graph mode. XLA drops
-            assertions, so there the example's code becomes NaN, and with it the loss.
+        ValueError: a solver whose result has another shape.
+        tf.errors.InvalidArgumentError: a non-finite score, or a solver's entry that is not 0 or 1,
+            in eager and graph mode. XLA drops assertions, so there the example's code becomes NaN,
+            and with it the loss.
     """
     scores = tf.stop_gradient(tf.cast(logits, tf.float32) + tf.cast(noise, tf.float32))
     scores = check_finite(scores, "logits and noise")
-    return scores, nan_unless_finite(solver(scores), scores)
+    return scores, nan_unless_finite(solve(solver, scores), scores)
+
+
+def solve(
+    solver: Solver,
+    scores: tf.Tensor,  # [B, *event]
+) -> tf.Tensor:
+    """solver(scores), held to the contract of a solver; the package's own are by their tests."""
+    code = solver(scores)
+    if type(solver).__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return code
+    name = getattr(solver, "__name__", type(solver).__name__)
+    code = tf.convert_to_tensor(code)
+    if not code.shape.is_compatible_with(scores.shape):
+        raise ValueError(
+            f"Expected the solver {name!r} to return a code of the shape of its scores, "
+            f"{scores.shape}; received shape {code.shape}. Return 0/1 entries, one a score."
+        )
+    code = tf.ensure_shape(tf.stop_gradient(tf.cast(code, scores.dtype)), scores.shape)
+    binary = (code == 0.0) | (code == 1.0)
+    tf.debugging.assert_equal(
+        tf.reduce_all(binary),
+        True,
+        f"Expected the solver {name!r} to return entries 0 and 1; received others",
+    )
+    return tf.where(binary, code, math.nan)
 
 
 def check_finite(tensor: tf.Tensor, name: str) -> tf.Tensor:

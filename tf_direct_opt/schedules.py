@@ -4,6 +4,8 @@ A schedule is a positive number or a `keras.optimizers.schedules.LearningRateSch
 optimizer's iterations.
 """
 
+import numbers
+
 import keras
 import tensorflow as tf
 
@@ -59,7 +61,7 @@ def get(identifier, name: str, allow_zero: bool = False) -> Schedule:
     schedule = identifier
     if isinstance(identifier, dict):
         schedule = keras.saving.deserialize_keras_object(identifier)
-    if not isinstance(schedule, int | float | keras.optimizers.schedules.LearningRateSchedule):
+    if not isinstance(schedule, numbers.Real | keras.optimizers.schedules.LearningRateSchedule):
         raise ValueError(
             f"Expected `{name}` to be a number or a keras LearningRateSchedule; "
             f"received {identifier!r}."
@@ -74,8 +76,8 @@ def get(identifier, name: str, allow_zero: bool = False) -> Schedule:
 
 def serialize(schedule: Schedule):
     """A form of the schedule for `get_config`, which `get` reads back."""
-    if isinstance(schedule, int | float):
-        return schedule
+    if isinstance(schedule, numbers.Real):
+        return float(schedule)
     return keras.saving.serialize_keras_object(schedule)
 
 

@@ -1,5 +1,7 @@
 """Seeds for stateless noise that survive saving and differ between replicas."""
 
+import numbers
+
 import keras
 import tensorflow as tf
 
@@ -17,8 +19,14 @@ class SeedStream(keras.layers.Layer):
 
     def __init__(self, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
-        if seed is not None and not isinstance(seed, int):
-            raise ValueError(f"Expected `seed` to be an integer or None; received {seed!r}.")
+        if seed is not None:
+            integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+            if not integer or not 0 <= seed < 2**63:
+                raise ValueError(
+                    "Expected `seed` to be an integer from 0 to 2^63 - 1 or None; "
+                    f"received {seed!r}."
+                )
+            seed = int(seed)
         self.seed = seed
         start = keras.random.SeedGenerator(seed).get_config()["seed"]
         if start is None:

@@ -53,6 +53,8 @@ def check_scores(
         tf.errors.InvalidArgumentError: an infinite or NaN score, in eager and graph mode.
     """
     scores = tf.convert_to_tensor(scores)
+    if scores.dtype.is_integer:
+        scores = tf.cast(scores, tf.float32)
     if scores.shape.rank == 0 or not scores.shape[1:].is_compatible_with(event_shape):
         expected = ", ".join(
             ["batch", *("*" if size is None else str(size) for size in event_shape)]
