@@ -16,9 +16,10 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from tf_direct_opt import solvers
+from tf_direct_opt.runs import command_line
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("solvers", ["enumerate"], "Among enumerate, maxflow, milp.")
@@ -66,9 +67,15 @@ def measure(name: str, num_variables: int, batch: int, repeats: int, jit_compile
     return result
 
 
-def main(_):
-    for name in FLAGS.solvers:
-        for n in map(int, FLAGS.ns):
+def main():
+    names, ns = command_line.choices("solvers", SOLVERS), command_line.integers("ns")
+    if "enumerate" in names and max(ns) > 20:
+        raise ValueError(
+            f"Expected --ns of at most 20 with enumerate; received {max(ns)}. Please give fewer, "
+            "or other --solvers."
+        )
+    for name in names:
+        for n in ns:
             if FLAGS.child:
                 arguments = (FLAGS.batch_size, FLAGS.repeats, FLAGS.jit_compile)
                 print(json.dumps(measure(name, n, *arguments)), flush=True)
@@ -78,4 +85,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

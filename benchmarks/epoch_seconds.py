@@ -1,6 +1,6 @@
 """Seconds an epoch: the discrete VAE against a plain Keras autoencoder of the same layers.
 
-    PYTHONPATH=examples python benchmarks/epoch_seconds.py --num_categories=10,20,40,80,160,640
+    python benchmarks/epoch_seconds.py --num_categories=10,20,40,80,160,640
 
 Both are trained by `fit` on the same batches in one process, epoch by epoch in turn, so that a
 machine whose speed drifts drifts for both. The autoencoder is 784-300-ReLU-K-softmax-300-ReLU-784
@@ -13,23 +13,23 @@ import json
 import statistics
 import time
 
-import batches
-import keras
-import numpy as np
-from absl import app, flags
+from absl import flags
 
-import tf_direct_opt as tdo
+from tf_direct_opt.runs import command_line
 
-_NUM_CATEGORIES = flags.DEFINE_list("num_categories", ["10", "20", "40", "80", "160", "640"], "K.")
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 50000, "Training images.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Batch size.")
-_EPOCHS = flags.DEFINE_integer("epochs", 5, "Timed epochs of each, after one that is not.")
+flags.DEFINE_list("num_categories", ["10", "20", "40", "80", "160", "640"], "K.")
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 50000, "Training images.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 5, "Timed epochs of each, after one that is not.", 1)
 _JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "XLA for both.")
-_STEPS_PER_EXECUTION = flags.DEFINE_integer("steps_per_execution", 1, "Steps a call, for both.")
+_STEPS_PER_EXECUTION = flags.DEFINE_integer("steps_per_execution", 1, "Steps a call, both.", 1)
 _ESTIMATOR = flags.DEFINE_string("estimator", "direct", "Estimator of the VAE.")
 
 
-def build_vae(num_categories: int) -> keras.Model:
+def build_vae(num_categories: int):
+    """The `DiscreteVAE`, built."""
+    import tf_direct_opt as tdo
+
     model = tdo.models.DiscreteVAE(
         num_categories=num_categories, estimator=_ESTIMATOR.value, seed=0
     )
@@ -37,7 +37,10 @@ def build_vae(num_categories: int) -> keras.Model:
     return model
 
 
-def build_autoencoder(num_categories: int) -> keras.Model:
+def build_autoencoder(num_categories: int):
+    """An autoencoder of the same layers."""
+    import keras
+
     return keras.Sequential(
         [
             keras.Input((28, 28)),
@@ -53,6 +56,11 @@ def build_autoencoder(num_categories: int) -> keras.Model:
 
 def compare(num_categories: int) -> dict:
     """Times both models; returns the row that is printed."""
+    import keras
+    import numpy as np
+
+    from tf_direct_opt.runs import batches
+
     images = np.random.default_rng(0).integers(0, 2, [_NUM_IMAGES.value, 28, 28], np.uint8)
     vae, autoencoder = build_vae(num_categories), build_autoencoder(num_categories)
     options = {
@@ -87,11 +95,19 @@ def compare(num_categories: int) -> dict:
     }
 
 
-def main(argv):
-    del argv
-    for num_categories in _NUM_CATEGORIES.value:
-        print(json.dumps(compare(int(num_categories))), flush=True)
+def main():
+    ks = command_line.integers("num_categories", 2)
+    if _BATCH_SIZE.value > _NUM_IMAGES.value:
+        raise ValueError(
+            f"Expected --batch_size of at most the {_NUM_IMAGES.value} --num_images; received "
+            f"{_BATCH_SIZE.value}. Please give fewer."
+        )
+    from tf_direct_opt import estimators
+
+    estimators.get(_ESTIMATOR.value)  # Raises ValueError for an unknown one.
+    for num_categories in ks:
+        print(json.dumps(compare(num_categories)), flush=True)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

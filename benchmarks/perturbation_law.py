@@ -13,14 +13,15 @@ import json
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from tf_direct_opt import gibbs
 from tf_direct_opt.estimators import StructuredDirect
+from tf_direct_opt.runs import command_line
 from tf_direct_opt.solvers import pairwise_binary
 
-_N = flags.DEFINE_list("n", ["4", "6", "8"], "Binary variables.")
-_SCALES = flags.DEFINE_list("scales", ["0", "0.5", "1", "2"], "Size of the couplings.")
+flags.DEFINE_list("n", ["4", "6", "8"], "Binary variables.")
+flags.DEFINE_list("scales", ["0", "0.5", "1", "2"], "Size of the couplings.")
 _DRAWS = flags.DEFINE_integer("draws", 200_000, "Draws an instance.", lower_bound=1)
 _INSTANCES = flags.DEFINE_integer("instances", 10, "Random potentials.", lower_bound=1)
 
@@ -65,13 +66,18 @@ def _frequencies(bits):
     return np.bincount(index, minlength=2 ** bits.shape[1]) / len(index)
 
 
-def main(argv):
-    del argv
-    for num_variables in map(int, _N.value):
-        for scale in map(float, _SCALES.value):
+def main():
+    ns, scales = command_line.integers("n", 1), command_line.numbers("scales")
+    if max(ns) > 15:
+        raise ValueError(
+            f"Expected --n of at most 15, whose configurations are counted; received {max(ns)}. "
+            "Please give fewer variables."
+        )
+    for num_variables in ns:
+        for scale in scales:
             row = compare(num_variables, scale, _DRAWS.value, _INSTANCES.value)
             print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -17,12 +17,18 @@ import subprocess
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
 
-_N = flags.DEFINE_list("n", ["5", "10", "15", "20"], "Binary variables.")
-_SOLVER = flags.DEFINE_string("solver", "enumerate", "Solver of the argmax.")
-_STRUCTURE = flags.DEFINE_string("structure", "pairwise", "Couplings, or none.")
-_PERTURBATION = flags.DEFINE_string("perturbation", None, "What the noise is added to.")
+from tf_direct_opt.runs import command_line
+
+flags.DEFINE_list("n", ["5", "10", "15", "20"], "Binary variables.")
+_SOLVER = flags.DEFINE_enum(
+    "solver", "enumerate", ["enumerate", "maxflow", "milp"], "Solver of the argmax."
+)
+_STRUCTURE = flags.DEFINE_enum("structure", "pairwise", ["pairwise", "none"], "Couplings, or none.")
+_PERTURBATION = flags.DEFINE_enum(
+    "perturbation", None, ["unary", "all", "configurations"], "What the noise is added to."
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 50, "Timed steps, after three that are not.", lower_bound=1)
 _JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "XLA.")
@@ -73,11 +79,12 @@ def measure(num_variables: int) -> dict:
     }
 
 
-def main(argv):
-    if len(_N.value) == 1:
-        print(json.dumps(measure(int(_N.value[0]))), flush=True)
+def main():
+    ns = command_line.integers("n", 1)
+    if len(ns) == 1:
+        print(json.dumps(measure(ns[0])), flush=True)
         return
-    for number in _N.value:
+    for number in ns:
         # A later flag replaces an earlier one.
         done = subprocess.run([sys.executable, *sys.argv, f"--n={number}"], check=False)
         if done.returncode:
@@ -85,4 +92,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

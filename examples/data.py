@@ -4,15 +4,23 @@ TensorFlow is imported by what needs it only: whether a data set is there is sai
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 
 import numpy as np
+from absl import flags
+
+FLAGS = flags.FLAGS
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "omniglot", "omniglot_small")
 
 PARTS = ("train", "valid", "test")
+
+flags.DEFINE_enum("dataset", "digits", DATASETS, "Data set.")
+flags.DEFINE_string("data_dir", None, "TFDS folder [$TFDS_DATA_DIR or ~/tensorflow_datasets].")
+flags.DEFINE_bool("download", False, "Let TFDS download and prepare a missing data set.")
 
 # Where the paper's 50k/10k/10k split, or the nearest thing to it, is found in TFDS.
 _TFDS_SPLITS = {
@@ -46,6 +54,16 @@ class Images:
         return 1 + int(self.labels["train"].max()) if self.labels else 0
 
 
+def check_flags() -> None:
+    """Raises the ValueError of `load` for data that is not there, in a fraction of a second."""
+    require_prepared(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+
+
+def from_flags() -> Images:
+    """The data set that the flags name; kept, as a comparison trains many models on it."""
+    return _kept(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+
+
 def load(name: str, data_dir: str | None = None, download: bool = False) -> Images:
     """Loads a data set, binarised at 0.5, in the paper's splits.
 
@@ -64,6 +82,9 @@ def load(name: str, data_dir: str | None = None, download: bool = False) -> Imag
     """
     require_prepared(name, data_dir, download)
     return _load_digits() if name == "digits" else _load_tfds(name, data_dir, download)
+
+
+_kept = functools.lru_cache(maxsize=1)(load)
 
 
 def require_prepared(name: str, data_dir: str | None = None, download: bool = False) -> None:

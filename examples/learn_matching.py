@@ -22,11 +22,12 @@ import statistics
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from sklearn.datasets import load_digits
 
 import tf_direct_opt as tdo
 from tf_direct_opt import files
+from tf_direct_opt.runs import command_line
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("method", "direct", ["direct", "gumbel_sinkhorn"], "How permutations are learnt.")
@@ -35,8 +36,10 @@ flags.DEFINE_integer("epochs", 5, "Passes over the training sets.", lower_bound=
 flags.DEFINE_integer("num_train", 2000, "Pairs of sets to train on.", lower_bound=1)
 flags.DEFINE_integer("num_test", 500, "Held-out pairs of sets.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 50, "Pairs of sets in a step.", lower_bound=1)
-flags.DEFINE_float("pixel_noise", 0.2, "Standard deviation of the noise; pixels lie in [0, 1].")
-flags.DEFINE_float("learning_rate", 5e-3, "Of Adam.")
+flags.DEFINE_float(
+    "pixel_noise", 0.2, "Standard deviation of the noise; pixels lie in [0, 1].", lower_bound=0.0
+)
+flags.DEFINE_float("learning_rate", 5e-3, "Of Adam.", lower_bound=0.0)
 flags.DEFINE_float("epsilon", 3.0, "Step of `direct`, in 1/(images matched wrongly).")
 flags.DEFINE_enum("difference", "central", tdo.direct.DIFFERENCES, "Sign of the step.")
 flags.DEFINE_float("temperature", 2.0, "Of the Sinkhorn operator.")
@@ -45,6 +48,8 @@ flags.DEFINE_enum(
     "sinkhorn_loss", "linear", ["linear", "squared", "log"], "Loss of the relaxed permutation."
 )
 flags.DEFINE_string("output_dir", None, "Folder for result.json; nothing is written without it.")
+for _name in ("epsilon", "temperature"):
+    flags.register_validator(_name, lambda value: value > 0, "has to be positive")
 
 NUM_DIGITS, NUM_PIXELS = 10, 64
 
@@ -152,10 +157,13 @@ def run(seed: int) -> dict:
     return result
 
 
-def main(_):
+def main():
+    seeds = command_line.integers("seeds")
+    if FLAGS.output_dir is not None:
+        command_line.make_folder(FLAGS.output_dir)
     runs = []
-    for seed in FLAGS.seeds:
-        runs.append(run(int(seed)))
+    for seed in seeds:
+        runs.append(run(seed))
         print(runs[-1], flush=True)
     exact = [result["test_exact_match"] for result in runs]
     validation = [result["validation_exact_match"] for result in runs]
@@ -169,12 +177,11 @@ def main(_):
         "runs": runs,
     }
     if FLAGS.output_dir:
-        directory = pathlib.Path(FLAGS.output_dir)
-        directory.mkdir(parents=True, exist_ok=True)
+        directory = pathlib.Path(FLAGS.output_dir).expanduser()
         with files.replacing(directory / "result.json") as temporary:
             temporary.write_text(json.dumps(result, indent=2))
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -11,14 +11,13 @@ labels do as well. --supervised trains the same encoder by the labels alone: the
 images.
 """
 
-import pathlib
+import json
 
-import estimator_flags
-import experiment
-import presets
-import program
-import settings
-from absl import app, flags
+import data
+from absl import flags
+
+from tf_direct_opt import runs
+from tf_direct_opt.runs import command_line, estimator_flags, training, vae_flags
 
 FLAGS = flags.FLAGS
 
@@ -39,24 +38,24 @@ flags.DEFINE_float("max_zoom", 0.0, "Share of their size that they grow or shrin
 flags.DEFINE_float("max_shear", 0.0, "Horizontal pixels a vertical one that they lean by.", 0.0)
 for _name in ("label_epsilon", "label_cost"):
     flags.register_validator(_name, lambda value: value is None or value > 0, "has to be positive")
-flags.adopt_module_key_flags(estimator_flags)
-flags.adopt_module_key_flags(settings)
-flags.adopt_module_key_flags(experiment)
+flags.adopt_module_key_flags(estimator_flags)  # --estimator, --temperature, ...
+flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weight, ...
+flags.adopt_module_key_flags(training)  # --epochs, --learning_rate, --output_dir, --resume, ...
+flags.adopt_module_key_flags(data)  # --dataset, --data_dir, ...
 
 
-def make_feed(images):
+def make_feed():
     """Batches of images with and without labels, of which --num_labels are known."""
-    import semi_supervised
+    from tf_direct_opt.runs import few_labels
 
-    return semi_supervised.SemiSupervisedFeed(
+    images = data.from_flags()
+    return few_labels.FewLabelsFeed(
         images,
-        semi_supervised.labelled_subset(images.labels["train"], FLAGS.num_labels, FLAGS.seed),
+        few_labels.labelled_subset(images.labels["train"], FLAGS.num_labels, FLAGS.seed),
         FLAGS.batch_size,
         FLAGS.batch_size if FLAGS.supervised else FLAGS.labelled_per_batch,
         FLAGS.seed,
-        semi_supervised.Distortion(
-            FLAGS.max_shift, FLAGS.max_rotation, FLAGS.max_zoom, FLAGS.max_shear
-        ),
+        few_labels.Distortion(FLAGS.max_shift, FLAGS.max_rotation, FLAGS.max_zoom, FLAGS.max_shear),
     )
 
 
@@ -74,7 +73,7 @@ def build_model(feed):
         label_cost=FLAGS.label_cost,
         unlabelled_weight=tdo.schedules.two_phase(0.0, 1.0, FLAGS.label_epochs * feed.steps),
         generative=not FLAGS.supervised,
-        kl_weight=settings.kl_weight(feed.steps),
+        kl_weight=vae_flags.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
         encoder=_encoder(num_classes, feed.images.image_shape),
         seed=FLAGS.seed,
@@ -100,12 +99,13 @@ def _encoder(num_classes: int, image_shape: tuple[int, int]):
     )
 
 
-def prepare() -> experiment.Run:
-    """Completes the flags by the estimator's preset, checks them and opens the output folder."""
-    presets.apply(FLAGS.estimator, alone=False)
+def prepare() -> runs.Run:
+    """Completes the flags by the estimator's preset, and checks them and the output folder."""
+    vae_flags.complete(FLAGS.estimator, alone=False)
     if FLAGS.label_epochs is None:
         FLAGS.label_epochs = FLAGS.epochs // 3
-    settings.check()
+    command_line.require_packages("matplotlib")
+    data.check_flags()
     if FLAGS.dataset.startswith("omniglot"):
         raise ValueError(
             "Expected a --dataset whose parts have classes in common; received "
@@ -117,19 +117,48 @@ def prepare() -> experiment.Run:
             f"{FLAGS.labelled_per_batch}. Please give --supervised to train on labels alone."
         )
     method = "supervised" if FLAGS.supervised else FLAGS.estimator
-    return experiment.prepare(
+    return training.prepare(
         FLAGS.find_module_defining_flag("num_labels"),
         f"{FLAGS.dataset}-{FLAGS.num_labels}-{method}",
     )
 
 
-def main(argv):
-    named = ("estimator", "num_labels", "supervised")
-    program.main(argv, prepare, build_model, named, make_feed)
-    import plot_confusion
+def draw_confusion(run: runs.Run) -> None:
+    """Writes confusion.png: shares of each class (rows) taken for each (columns), in percent."""
+    import matplotlib.figure
+    import numpy as np
 
-    plot_confusion.draw(pathlib.Path(FLAGS.output_dir))
+    from tf_direct_opt import files
+
+    metrics = json.loads((run.directory / "metrics.json").read_text())
+    counts = np.array(metrics["confusion_matrix"])
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    picture = matplotlib.figure.Figure(figsize=(5, 5), layout="constrained")
+    axes = picture.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.05:
+            colour = "white" if share > 50 else "black"
+            axes.text(column, row, f"{share:.1f}", ha="center", va="center", color=colour, size=7)
+    axes.set(
+        xticks=range(len(counts)),
+        yticks=range(len(counts)),
+        xlabel="taken for",
+        ylabel="class",
+        title=f"test images, accuracy {100 * metrics['test']['accuracy']:.2f} %",
+    )
+    with files.replacing(run.directory / "confusion.png") as temporary:
+        picture.savefig(temporary, dpi=80)
+
+
+def main():
+    # TensorFlow takes seconds to import; mistakes in a command line are answered before.
+    with prepare() as run:
+        figures = training.train(run, make_feed(), build_model)
+        draw_confusion(run)
+    named = {name: FLAGS[name].value for name in ("estimator", "num_labels", "supervised")}
+    print(json.dumps({**named, **figures}))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

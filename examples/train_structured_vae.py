@@ -7,13 +7,13 @@ model without couplings: the control. Results go to --output_dir; the last line 
 with the figures of the test images.
 """
 
-import importlib.util
+import json
 
-import experiment
-import presets
-import program
-import settings
-from absl import app, flags
+import data
+from absl import flags
+
+from tf_direct_opt import runs
+from tf_direct_opt.runs import command_line, training, vae_flags
 
 FLAGS = flags.FLAGS
 
@@ -41,8 +41,9 @@ flags.DEFINE_integer(
     lower_bound=2,
 )
 flags.DEFINE_bool("nonnegative", None, "Couplings through a softplus [with maxflow only].")
-flags.adopt_module_key_flags(settings)
-flags.adopt_module_key_flags(experiment)
+flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weight, ...
+flags.adopt_module_key_flags(training)  # --epochs, --learning_rate, --output_dir, --resume, ...
+flags.adopt_module_key_flags(data)  # --dataset, --data_dir, ...
 
 # As `pairwise_binary.MAX_VARIABLES`, which cannot be imported without TensorFlow.
 _MAX_ENUMERATED = 20
@@ -59,18 +60,25 @@ def build_model(feed):
         perturbation=FLAGS.perturbation,
         num_candidates=FLAGS.num_candidates,
         nonnegative=FLAGS.nonnegative,
-        epsilon=settings.epsilon(feed.steps),
+        epsilon=vae_flags.epsilon(feed.steps),
         difference=FLAGS.difference,
-        kl_weight=settings.kl_weight(feed.steps),
+        kl_weight=vae_flags.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
         seed=FLAGS.seed,
     )
 
 
-def prepare() -> experiment.Run:
-    """Completes the flags by the preset, checks them and opens the output folder."""
-    presets.apply("structured_direct", alone=FLAGS.n == 1)
-    settings.check()
+def make_feed():
+    """The images in batches, in another order every epoch."""
+    from tf_direct_opt.runs import batches
+
+    return batches.ImageFeed(data.from_flags(), FLAGS.batch_size, FLAGS.seed)
+
+
+def prepare() -> runs.Run:
+    """Completes the flags by the preset, and checks them and the output folder."""
+    vae_flags.complete("structured_direct", alone=FLAGS.n == 1)
+    data.check_flags()
     coupled = FLAGS.structure == "pairwise"
     if coupled and FLAGS.solver == "enumerate" and FLAGS.n > _MAX_ENUMERATED:
         raise ValueError(
@@ -97,24 +105,37 @@ def prepare() -> experiment.Run:
             "Expected --nonnegative couplings with --solver=maxflow. Please give "
             "--solver=enumerate or --solver=milp for couplings of any sign."
         )
-    if FLAGS.solver == "maxflow" and importlib.util.find_spec("maxflow") is None:
-        raise ValueError(
-            "Expected PyMaxflow with --solver=maxflow. Please run: python -m pip install PyMaxflow"
-        )
+    if FLAGS.solver == "maxflow":
+        command_line.require_packages("maxflow")
+    if FLAGS.solver == "milp":
+        command_line.require_packages("scipy")
     if FLAGS.solver != "enumerate" and FLAGS.jit_compile:
         raise ValueError(
             f"Expected --nojit_compile with --solver={FLAGS.solver}, which is not TensorFlow and "
             "which XLA cannot compile."
         )
-    return experiment.prepare(
+    if FLAGS.structure == "pairwise":
+        statistics = FLAGS.n * (FLAGS.n + 1) // 2
+        command_line.require_memory(
+            statistics * (3 * FLAGS.hidden_units + 4 * FLAGS.batch_size), "fewer --n"
+        )
+        if FLAGS.solver != "enumerate" and FLAGS.n > 50:
+            training.say(
+                f"Every step solves {2 * FLAGS.batch_size} problems of {FLAGS.n} variables and "
+                f"{statistics - FLAGS.n} couplings on the CPU: it takes seconds, or minutes."
+            )
+    return training.prepare(
         FLAGS.find_module_defining_flag("structure"),
         f"{FLAGS.dataset}-n{FLAGS.n}-{FLAGS.structure}",
     )
 
 
-def main(argv):
-    program.main(argv, prepare, build_model, ("n", "structure"))
+def main():
+    # TensorFlow takes seconds to import; mistakes in a command line are answered before.
+    with prepare() as run:
+        figures = training.train(run, make_feed(), build_model)
+    print(json.dumps({"n": FLAGS.n, "structure": FLAGS.structure, **figures}))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

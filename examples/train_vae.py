@@ -3,25 +3,27 @@
     python examples/train_vae.py --k=40 --dataset=mnist
 
 Without further flags it trains on scikit-learn's embedded digits. Schedules that are not given
-take what was found to train the estimator best, see presets.py; for direct: during --warmup_epochs
-a large epsilon with the KL switched off, then a small epsilon with the KL on. Results go to
---output_dir; the last line printed is JSON with the figures of the test images.
+take what was found to train the estimator best (`tf_direct_opt.runs.presets`); for direct: during
+--warmup_epochs a large epsilon with the KL switched off, then a small epsilon with the KL on.
+Results go to --output_dir; the last line printed is JSON with the figures of the test images.
 """
 
-import estimator_flags
-import experiment
-import presets
-import program
-import settings
-from absl import app, flags
+import json
+
+import data
+from absl import flags
+
+from tf_direct_opt import runs
+from tf_direct_opt.runs import command_line, estimator_flags, training, vae_flags
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_integer("k", 10, "Categories a variable.", lower_bound=2)
 flags.DEFINE_integer("num_variables", 1, "Categorical variables.", lower_bound=1)
-flags.adopt_module_key_flags(estimator_flags)
-flags.adopt_module_key_flags(settings)
-flags.adopt_module_key_flags(experiment)
+flags.adopt_module_key_flags(estimator_flags)  # --estimator, --temperature, ...
+flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weight, ...
+flags.adopt_module_key_flags(training)  # --epochs, --learning_rate, --output_dir, --resume, ...
+flags.adopt_module_key_flags(data)  # --dataset, --data_dir, ...
 
 
 def build_model(feed):
@@ -32,24 +34,37 @@ def build_model(feed):
         num_variables=FLAGS.num_variables,
         num_categories=FLAGS.k,
         estimator=estimator_flags.build(feed.steps),
-        kl_weight=settings.kl_weight(feed.steps),
+        kl_weight=vae_flags.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
     )
 
 
-def prepare() -> experiment.Run:
-    """Completes the flags by the estimator's preset, checks them and opens the output folder."""
-    presets.apply(FLAGS.estimator, alone=FLAGS.num_variables == 1)
-    settings.check()
-    return experiment.prepare(
-        FLAGS.find_module_defining_flag("k"),
-        f"{FLAGS.dataset}-k{FLAGS.k}-{FLAGS.estimator}",
+def make_feed():
+    """The images in batches, in another order every epoch."""
+    from tf_direct_opt.runs import batches
+
+    return batches.ImageFeed(data.from_flags(), FLAGS.batch_size, FLAGS.seed)
+
+
+def prepare() -> runs.Run:
+    """Completes the flags by the estimator's preset, and checks them and the output folder."""
+    vae_flags.complete(FLAGS.estimator, alone=FLAGS.num_variables == 1)
+    data.check_flags()
+    # The codes of one variable are decoded for all images at once; weights have two moments.
+    width = FLAGS.num_variables * FLAGS.k
+    codes = width**2 if FLAGS.num_variables == 1 else width * FLAGS.batch_size
+    command_line.require_memory(codes + 6 * width * FLAGS.hidden_units, "fewer --k")
+    return training.prepare(
+        FLAGS.find_module_defining_flag("k"), f"{FLAGS.dataset}-k{FLAGS.k}-{FLAGS.estimator}"
     )
 
 
-def main(argv):
-    program.main(argv, prepare, build_model, ("estimator", "k"))
+def main():
+    # TensorFlow takes seconds to import; mistakes in a command line are answered before.
+    with prepare() as run:
+        figures = training.train(run, make_feed(), build_model)
+    print(json.dumps({"estimator": FLAGS.estimator, "k": FLAGS.k, **figures}))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

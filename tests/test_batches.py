@@ -1,7 +1,8 @@
-import batches
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tf_direct_opt.runs import batches
 
 
 def epochs_of(first, last, seed=3, batch_size=4):

@@ -6,16 +6,12 @@ import mixture_em
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_train_vae import run
+from programs import run
 
 
 def test_epoch_seconds():
-    code, out, err = run(
-        "--num_categories=10,20",
-        "--num_images=600",
-        "--epochs=2",
-        program=("benchmarks/epoch_seconds.py",),
-    )
+    flags = ("--num_categories=10,20", "--num_images=600", "--epochs=2")
+    code, out, err = run("benchmarks/epoch_seconds.py", *flags)
     assert code == 0, err
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["num_categories"] for row in rows] == [10, 20]
@@ -46,7 +42,7 @@ def test_em_never_gets_worse_and_finds_a_mixture_it_drew():
 
 
 def test_em_limit_program():
-    code, out, err = run("--num_categories=10", program=("benchmarks/em_limit.py",))
+    code, out, err = run("benchmarks/em_limit.py", "--num_categories=10")
     assert code == 0, err
     row = json.loads(out)
     # One Bernoulli vector costs 28.6 nats an image of digits.
@@ -54,9 +50,8 @@ def test_em_limit_program():
 
 
 def test_structured_step():
-    code, out, err = run(
-        "--n=3", "--steps=2", "--batch_size=10", program=("benchmarks/structured_step.py",)
-    )
+    flags = ("--n=3", "--steps=2", "--batch_size=10")
+    code, out, err = run("benchmarks/structured_step.py", *flags)
     assert code == 0, err
     row = json.loads(out)
     assert row["n"] == 3

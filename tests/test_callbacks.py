@@ -13,6 +13,11 @@ def built_model(**config):
     return model
 
 
+def epochs_in(folder):
+    """Finished epochs of the files in a folder of checkpoints."""
+    return sorted(int(path.name.split("-")[1]) for path in folder.iterdir())
+
+
 def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
     keras.utils.set_random_seed(0)
     whole = built_model()
@@ -30,9 +35,9 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-def test_only_the_newest_checkpoint_stays(tmp_path):
+def test_the_newest_checkpoint_and_the_one_before_it_stay(tmp_path):
     fit(built_model(), epochs=3, callbacks=[Checkpoint(tmp_path / "new")])
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["epoch-00003.weights.h5"]
+    assert epochs_in(tmp_path / "new") == [2, 3]
 
 
 def test_a_model_that_diverged_is_not_kept(tmp_path):
@@ -41,7 +46,7 @@ def test_a_model_that_diverged_is_not_kept(tmp_path):
     model.fit(np.full([50, 6, 6], np.nan), batch_size=50, initial_epoch=1, epochs=2, verbose=0,
               callbacks=[Checkpoint(tmp_path)])  # fmt: skip
     assert np.isnan(model.trainable_weights[0].numpy()).any()
-    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00001.weights.h5"]
+    assert epochs_in(tmp_path) == [1]
 
 
 def test_nothing_to_restore(tmp_path):
@@ -49,24 +54,52 @@ def test_nothing_to_restore(tmp_path):
     assert Checkpoint(tmp_path / "missing").restore(built_model()) == 0
 
 
-def test_half_written_temporaries_are_not_looked_at(tmp_path):
-    (tmp_path / ".tmp-1-epoch-00009.weights.h5").write_bytes(b"half")
+def test_half_written_files_are_not_looked_at(tmp_path):
+    (tmp_path / "unfinished.weights.h5").write_bytes(b"half")
     assert Checkpoint(tmp_path).restore(built_model()) == 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "another model"])
-def test_bad_checkpoint_is_a_clear_error(tmp_path, damage):
+def test_checkpoint_of_another_model_is_a_clear_error(tmp_path):
     fit(built_model(), epochs=1, callbacks=[Checkpoint(tmp_path)])
-    (path,) = tmp_path.iterdir()
-    model = built_model(num_categories=5) if damage == "another model" else built_model()
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif damage == "garbage":
-        path.write_bytes(b"garbage")
-    with pytest.raises(
-        ValueError, match=r"Expected a readable checkpoint of this model in .*epoch"
-    ):
-        Checkpoint(tmp_path).restore(model)
+    with pytest.raises(ValueError, match=r"Expected a checkpoint of this model; received .*epoch"):
+        Checkpoint(tmp_path).restore(built_model(num_categories=5))
+
+
+def test_a_damaged_checkpoint_is_never_loaded(tmp_path):
+    """50 places over the whole file, and its end cut: the one before it is loaded, or none."""
+    model = built_model()
+    fit(model, epochs=1, callbacks=[Checkpoint(tmp_path)])
+    first = [weight.numpy() for weight in model.weights]
+    fit(model, epochs=2, initial_epoch=1, callbacks=[Checkpoint(tmp_path)])
+    before, newest = sorted(tmp_path.iterdir())
+    whole = newest.read_bytes()
+    places = np.linspace(0, len(whole) - 1, 50).astype(int)
+    damaged = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in places]
+    restored = built_model()
+    for content in (*damaged, whole[: len(whole) // 2], b"", b"garbage"):
+        newest.write_bytes(content)
+        assert Checkpoint(tmp_path).restore(restored) == 1
+    for a, b in zip(first, restored.weights, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+    before.unlink()
+    with pytest.raises(ValueError, match=r"Expected an undamaged checkpoint; received .*epoch"):
+        Checkpoint(tmp_path).restore(restored)
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_next(tmp_path):
+    model = built_model()
+    fit(model, epochs=2, callbacks=[Checkpoint(tmp_path)])
+    newest = max(tmp_path.iterdir())
+    newest.write_bytes(b"garbage")
+    fit(model, epochs=2, initial_epoch=1, callbacks=[Checkpoint(tmp_path)])
+    assert epochs_in(tmp_path) == [1, 2]
+    assert Checkpoint(tmp_path).restore(built_model()) == 2
+
+
+def test_a_checkpoint_without_checksum_is_not_passed_over(tmp_path):
+    built_model().save_weights(tmp_path / "epoch-00003.weights.h5")
+    with pytest.raises(ValueError, match="Expected an undamaged checkpoint"):
+        Checkpoint(tmp_path).restore(built_model())
 
 
 def test_image_grid_by_hand():

@@ -4,18 +4,18 @@ import csv
 import json
 import signal
 import textwrap
-import time
 
 import numpy as np
 import plot_comparison
+import programs
 import pytest
 import tensorflow as tf
 from evaluations import decoder_evaluations
-from test_train_vae import assert_refused, run, start
+from programs import run
 
 from tf_direct_opt import estimators
 
-PROGRAM = ("examples/compare_estimators.py",)
+PROGRAM = "experiments/compare_estimators.py"
 GRID = (
     "--ks=3", "--estimators=direct,gumbel_softmax", "--seeds=1,2", "--epochs=3",
     "--hidden_units=16", "--verbose=0",
@@ -33,9 +33,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparison")
     limits = folder / "limits.jsonl"
     limits.write_text('{"dataset": "digits", "num_categories": 3, "test_nll": 24.9}\n')
-    code, out, err = run(*GRID, f"--limits={limits}", f"--output_dir={folder}/a", program=PROGRAM)
-    assert code == 0, err
-    return folder / "a", json.loads(out.splitlines()[-1])
+    flags = (*GRID, f"--limits={limits}", f"--output_dir={folder}/a")
+    return folder / "a", programs.train(PROGRAM, *flags)
 
 
 def test_table_summary_and_picture(finished):
@@ -85,20 +84,17 @@ def test_plot_names_the_schedules_and_different_beta(finished):
     assert title.endswith("(trained with different beta: 0, 1)")
 
 
+@pytest.mark.slow
 def test_cut_and_gone_on_with_it_ends_with_the_same_table(finished, tmp_path):
     whole, _ = finished
     folder = tmp_path / "b"
     part = (*GRID, "--estimators=direct", f"--output_dir={folder}")
-    process = start(*part, program=PROGRAM)
-    second = folder / "digits-k3-direct-s2" / "history.csv"
-    while not second.exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    program = programs.Program(PROGRAM, part)
+    programs.wait_until((folder / "digits-k3-direct-s2/history.csv").exists, program)
+    program.kill()
+    assert program.wait()[0] == -signal.SIGKILL
     first = (folder / "digits-k3-direct-s1" / "metrics.json").stat().st_mtime_ns
-    code, _, err = run(*part, program=PROGRAM)
-    assert code == 0, err
+    programs.train(PROGRAM, *part)
     assert (folder / "digits-k3-direct-s1" / "metrics.json").stat().st_mtime_ns == first
     expected = [row for row in rows_of(whole) if row["estimator"] == "direct"]
     for row, other in zip(expected, rows_of(folder), strict=True):
@@ -106,15 +102,14 @@ def test_cut_and_gone_on_with_it_ends_with_the_same_table(finished, tmp_path):
         assert row == other
 
 
+@pytest.mark.slow
 def test_budgets(tmp_path):
-    code, out, err = run(
-        "--ks=2", "--num_variables=3", "--estimators=direct,disarm", "--seeds=1",
+    summary = programs.train(
+        PROGRAM, "--ks=2", "--num_variables=3", "--estimators=direct,disarm", "--seeds=1",
         "--hidden_units=16", "--verbose=0", "--learning_rate_schedule=constant",
         "--decoder_evaluations=48", "--cpu_seconds=2", f"--output_dir={tmp_path}",
-        program=PROGRAM,
     )  # fmt: skip
-    assert code == 0, err
-    rows, summary = rows_of(tmp_path), json.loads(out.splitlines()[-1])
+    rows = rows_of(tmp_path)
     measured = json.loads((tmp_path / "cpu_seconds.json").read_text())
     for estimator, evaluations in (("direct", 4), ("disarm", 2)):
         of = [row for row in rows if row["estimator"] == estimator]
@@ -126,21 +121,6 @@ def test_budgets(tmp_path):
         assert [line.get("decoder_evaluations") for line in lines] == [48, None]
         within = [row for row in of if float(row["decoder_evaluations"]) <= 48 * 1.05]
         assert lines[0]["bound"] == float(within[-1]["bound"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--k=3"], "Expected --ks here; received --k."),
-        (["--ks=1"], "Expected integers in --ks (at least 2)"),
-        (["--estimators="], "Expected at least one entry in --estimators"),
-        (["--datasets=cifar"], "Expected a data set in"),
-        (["--estimators=direct,magic", "--epochs=1"], "Expected `estimator` to be one of"),
-        (["--decoder_evaluations=5", "--cpu_seconds=5"], "Expected --learning_rate_schedule="),
-    ],
-)
-def test_bad_command_line_is_one_clear_error(tmp_path, arguments, message):
-    assert_refused(message, *arguments, f"--output_dir={tmp_path}", program=PROGRAM)
 
 
 # An estimator of one's own is one file ...
@@ -158,32 +138,26 @@ TOY = """
 """
 # ... and one line in the registry, and then trains in every program under its name.
 REGISTER = """
-    import sys
-
-    import compare_estimators
-    from absl import app
-    from toy import Toy
-
-    from tf_direct_opt import estimators
-
-    estimators._REGISTRY["toy"] = Toy
-    app.run(compare_estimators.main)
+import sys
+sys.path.insert(0, {folder!r})
+from toy import Toy
+from tf_direct_opt import estimators
+estimators._REGISTRY["toy"] = Toy
 """
 
 
+@pytest.mark.slow
 def test_a_new_estimator_is_one_file_and_one_line(tmp_path):
     (tmp_path / "toy.py").write_text(textwrap.dedent(TOY))
-    program = tmp_path / "with_toy.py"
-    program.write_text(textwrap.dedent(REGISTER))
-    code, _, err = run(
-        "--ks=3", "--estimators=exact,toy", "--seeds=1", "--epochs=5", "--hidden_units=16",
-        "--verbose=0", f"--output_dir={tmp_path / 'out'}", program=(program,),
+    programs.train(
+        PROGRAM, "--ks=3", "--estimators=exact,toy", "--seeds=1", "--epochs=2",
+        "--hidden_units=16", "--verbose=0", f"--output_dir={tmp_path / 'out'}",
+        prelude=REGISTER.format(folder=str(tmp_path)),
     )  # fmt: skip
-    assert code == 0, err
     figures = {}
     for row in rows_of(tmp_path / "out"):
         figures.setdefault(row["estimator"], []).append(row["negative_elbo"])
-    assert len(figures["toy"]) == 5
+    assert len(figures["toy"]) == 2
     assert figures["toy"] == figures["exact"]
 
 
@@ -200,16 +174,11 @@ def test_decoder_evaluations_are_those_of_the_docstrings():
         assert decoder_evaluations(estimators.get(name), 1, 20, batch_size=100) == 0.2
 
 
-def test_table_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match="Expected the table of a comparison"):
-        plot_comparison.read(tmp_path / "comparison.csv")
-
-
 def test_plot_program(finished, tmp_path):
     folder, _ = finished
     code, out, err = run(
-        f"--table={folder / 'comparison.csv'}", f"--output_dir={tmp_path}", "--across=epoch",
-        program=("examples/plot_comparison.py",),
+        "experiments/plot_comparison.py", f"--table={folder / 'comparison.csv'}",
+        f"--output_dir={tmp_path}", "--across=epoch",
     )  # fmt: skip
     assert code == 0, err
     assert out.strip() == str(tmp_path / "comparison_digits.png")

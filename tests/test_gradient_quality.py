@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from evaluations import gradient_quality
-from test_train_vae import run
+from programs import run
 
-PROGRAM = ("examples/gradient_quality.py",)
+PROGRAM = "experiments/gradient_quality.py"
 
 
 def test_quality_of_known_draws():
@@ -29,10 +29,10 @@ def test_quality_of_known_draws():
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     code, _, err = run(
-        "--k=2", "--num_variables=3", "--draws=200", "--epochs=2",
+        PROGRAM, "--k=2", "--num_variables=3", "--draws=200", "--epochs=2",
         "--estimators=local_expectation,score_function,disarm,rebar,relax,gumbel_softmax",
         "--hidden_units=16",
-        "--verbose=0", f"--output_dir={folder}", program=PROGRAM,
+        "--verbose=0", f"--output_dir={folder}",
     )  # fmt: skip
     assert code == 0, err
     with (folder / "gradient_quality.csv").open(newline="") as file:
@@ -60,17 +60,3 @@ def test_unbiased_estimators_are_unbiased_and_biased_ones_are_not(table):
 def test_picture(table):
     picture = tf.io.decode_png((table[0] / "gradient_quality.png").read_bytes()).numpy()
     assert picture.std() > 10
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--k=20", "--num_variables=3"], "Expected at most 4096 codes"),
-        (["extra"], "Expected flags only"),
-    ],
-)
-def test_bad_command_line_is_one_clear_error(tmp_path, arguments, message):
-    code, out, err = run(*arguments, f"--output_dir={tmp_path}", program=PROGRAM)
-    assert code == 1
-    assert out == ""
-    assert f"error: {message}" in err

@@ -1,14 +1,12 @@
 import json
-import pathlib
-import subprocess
-import sys
 
 import learn_matching
 import numpy as np
+import programs
 import pytest
 import tensorflow as tf
 
-PROGRAM = pathlib.Path(__file__).parents[1] / "examples/learn_matching.py"
+PROGRAM = "examples/learn_matching.py"
 
 
 def test_pairs_of_sets_are_permuted_and_of_different_images():
@@ -58,11 +56,7 @@ def test_losses_of_a_permutation():
 @pytest.mark.parametrize("method", ["direct", "gumbel_sinkhorn"])
 def test_program_learns_and_writes_its_result(tmp_path, method):
     flags = ["--num_train=400", "--epochs=4", "--num_test=100", "--seeds=3"]
-    command = [sys.executable, str(PROGRAM), *flags, f"--method={method}"]
-    done = subprocess.run(
-        [*command, f"--output_dir={tmp_path}"], check=True, capture_output=True, text=True
-    )
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = programs.train(PROGRAM, *flags, f"--method={method}", f"--output_dir={tmp_path}")
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert result["steps"] == 32

@@ -1,10 +1,9 @@
 """What the README says is what happens."""
 
-import os
 import pathlib
 import re
-import subprocess
-import sys
+
+from programs import run
 
 import tf_direct_opt as tdo
 
@@ -15,16 +14,11 @@ README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def output_of(snippet):
-    done = subprocess.run(
-        [sys.executable, "-c", snippet],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def output_of(snippet, folder):
+    (folder / "snippet.py").write_text(snippet)
+    code, out, err = run(folder / "snippet.py")
+    assert code == 0, err
+    return out
 
 
 def test_every_snippet_is_short_and_tested_below():
@@ -33,15 +27,15 @@ def test_every_snippet_is_short_and_tested_below():
         assert 10 <= len(snippet.splitlines()) <= 20
 
 
-def test_the_layer_snippet_runs():
-    output = output_of(SNIPPETS[0])
+def test_the_layer_snippet_runs(tmp_path):
+    output = output_of(SNIPPETS[0], tmp_path)
     losses = [float(loss) for loss in re.findall(r" loss: ([0-9.]+)", output)]
     # The entropy of the average image is 0.46 nats a pixel.
     assert losses[-1] < 0.4
 
 
-def test_the_snippet_of_a_solver_of_ones_own_runs():
-    code = [[float(bit) for bit in re.findall(r"[01]\.", output_of(SNIPPETS[1]))]]
+def test_the_snippet_of_a_solver_of_ones_own_runs(tmp_path):
+    code = [[float(bit) for bit in re.findall(r"[01]\.", output_of(SNIPPETS[1], tmp_path))]]
     assert [sum(row[:4]) for row in code] == [sum(row[4:]) for row in code] == [2.0]
 
 
@@ -56,7 +50,7 @@ def test_ci_runs_the_lines_of_the_readme():
 
 def test_files_that_the_readme_names_are_there():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    paths = re.findall(r"(?:examples|benchmarks|flags|tests)/[\w./]+\.\w+", README)
+    paths = re.findall(r"(?:examples|experiments|benchmarks|flags|tests)/[\w./]+\.\w+", README)
     assert len(links) >= 2
     for name in {*links, *paths}:
         assert (ROOT / name).exists(), name

@@ -1,15 +1,14 @@
 """The table as its users see it: a grid in one process, cut and gone on with."""
 
 import csv
-import json
 import signal
 import statistics
-import textwrap
 
+import programs
 import pytest
-from test_train_vae import ROOT, assert_refused, run
+from programs import ROOT, run
 
-PROGRAM = ("examples/semi_supervised_table.py",)
+PROGRAM = "experiments/semi_supervised_table.py"
 GRID = (
     "--label_counts=50", "--seeds=1,2", "--epochs=2", "--supervised_epochs=1",
     "--hidden_units=16", "--gaussian_dim=3", "--verbose=0",
@@ -17,16 +16,18 @@ GRID = (
 
 # Dies when the third cell is about to save its model.
 KILLER = """
-    import os, runpy, signal, sys
-    import keras
-    save, saved = keras.Model.save, []
-    def save_two(model, path):
-        saved.append(path)
-        if len(saved) == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        save(model, path)
-    keras.Model.save = save_two
-    runpy.run_path("examples/semi_supervised_table.py", run_name="__main__")
+import os, signal
+import keras
+
+save, saved = keras.Model.save, []
+
+def save_two(model, path):
+    saved.append(path)
+    if len(saved) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(model, path)
+
+keras.Model.save = save_two
 """
 
 
@@ -35,22 +36,22 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_table_cut_and_gone_on_with(tmp_path):
     folder = tmp_path / "table"
     flags = (*GRID, f"--output_dir={folder}")
-    code, _, err = run(*flags, program=("-c", textwrap.dedent(KILLER)))
+    code, _, err = run(PROGRAM, *flags, prelude=KILLER)
     assert code == -signal.SIGKILL, err
     kept = rows_of(folder)
     assert len(kept) == 2
-    code, out, err = run(*flags, program=PROGRAM)
-    assert code == 0, err
+    lines = programs.train(PROGRAM, *flags)
     rows = rows_of(folder)
     assert rows[:2] == kept
     assert [(row["method"], row["seed"], row["epochs"]) for row in rows] == [
         ("direct", "1", "2"), ("direct", "2", "2"), ("supervised", "1", "1"),
         ("supervised", "2", "1"), ("gumbel_softmax", "1", "2"),
     ]  # fmt: skip
-    direct, supervised, relaxed = json.loads(out.splitlines()[-1])
+    direct, supervised, relaxed = lines
     figures = [float(row["accuracy"]) for row in rows[:2]]
     assert direct["accuracy"] == pytest.approx(statistics.mean(figures), abs=0.01)
     assert direct["deviation"] == pytest.approx(statistics.stdev(figures), abs=0.01)
@@ -60,19 +61,6 @@ def test_table_cut_and_gone_on_with(tmp_path):
     assert lines[3] == (
         f"| digits | `supervised` | {supervised['accuracy']:.2f} ({supervised['deviation']:.2f}) |"
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--num_labels=50"], "Expected --label_counts here; received --num_labels."),
-        (["--methods=svm"], "Expected --methods and --once of"),
-        (["--label_counts=ten"], "Expected integers in --label_counts and --seeds"),
-        (["--seeds="], "Expected at least one entry in --seeds"),
-    ],
-)
-def test_bad_command_line_is_one_clear_error(tmp_path, arguments, message):
-    assert_refused(message, *arguments, f"--output_dir={tmp_path}", program=PROGRAM)
 
 
 def test_the_flagfiles_of_single_runs_are_cells_of_the_table():

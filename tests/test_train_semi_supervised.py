@@ -2,25 +2,20 @@
 
 import json
 import signal
-import textwrap
 
 import keras
 import numpy as np
+import programs
 import pytest
 import tensorflow as tf
+from programs import run
+from run_folders import KILLER, assert_same_end, rows_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_train_vae import (
-    KILLER,
-    assert_refused,
-    assert_refused_at_once,
-    assert_same_end,
-    rows_of,
-    run,
-)
 
 import tf_direct_opt
+from tf_direct_opt.runs import batches
 
-PROGRAM = ("examples/train_semi_supervised.py",)
+PROGRAM = "examples/train_semi_supervised.py"
 SMALL = (
     "--epochs=4", "--label_epochs=2", "--num_labels=50", "--hidden_units=32", "--gaussian_dim=4",
     "--max_shift=1", "--max_rotation=5", "--verbose=0", "--deterministic",
@@ -28,9 +23,7 @@ SMALL = (
 
 
 def train(*arguments):
-    code, out, err = run(*SMALL, *arguments, program=PROGRAM)
-    assert code == 0, err
-    return json.loads(out.splitlines()[-1])
+    return programs.train(PROGRAM, *SMALL, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +55,7 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
     assert picture.shape == (10 * 9 * 4, 10 * 9 * 4, 1)
 
 
+@pytest.mark.slow
 def test_learns_from_the_images_without_labels(tmp_path):
     # Digits, 100 labels, one seed: 0.85 against 0.82 and 1/10 by chance.
     flags = ("--epochs=20", "--label_epochs=6", "--num_labels=100", "--hidden_units=100")
@@ -75,13 +69,12 @@ def test_learns_from_the_images_without_labels(tmp_path):
 
 def test_killed_and_resumed_it_ends_the_same(finished, tmp_path):
     folder, _ = finished
-    directory = tmp_path / "run"
-    killer = textwrap.dedent(KILLER).replace("train_vae.py", "train_semi_supervised.py")
-    program = ("-c", killer, "before the third checkpoint is renamed")
-    code, _, err = run(*SMALL, f"--output_dir={directory}", program=program)
+    flags = (*SMALL, f"--output_dir={tmp_path / 'run'}", "--resume")
+    prelude = KILLER.format(moment="before the third checkpoint is renamed")
+    code, _, err = run(PROGRAM, *flags, prelude=prelude)
     assert code == -signal.SIGKILL, err
-    train(f"--output_dir={directory}", "--resume")
-    assert_same_end(folder, directory)
+    programs.train(PROGRAM, *flags)
+    assert_same_end(folder, tmp_path / "run")
 
 
 def test_event_files_have_the_accuracy_the_classes_and_the_confusion(finished):
@@ -103,7 +96,6 @@ def test_event_files_have_the_accuracy_the_classes_and_the_confusion(finished):
 
 
 def test_saved_model_gives_the_figures_of_the_run(finished):
-    import batches
     import data
 
     folder, line = finished
@@ -117,6 +109,7 @@ def test_saved_model_gives_the_figures_of_the_run(finished):
     assert test["accuracy"] == pytest.approx(line["test"]["accuracy"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
@@ -128,30 +121,3 @@ def test_other_choices_train(tmp_path, flags):
     line = train(*flags, f"--output_dir={tmp_path / 'run'}")
     assert np.isfinite(line["test"]["negative_elbo"])
     assert line["test"]["accuracy"] > 0.3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--num_labels=0"], "num_labels"),
-        (["--label_epsilon=0"], "has to be positive"),
-        (["--label_cost=-1"], "has to be positive"),
-        (["--label_loss=hinge"], "value should be one of <direct|cross_entropy>"),
-        (["--dataset=omniglot"], "Expected a --dataset whose parts have classes in common"),
-        (["--labelled_per_batch=100"], "Expected --labelled_per_batch below the --batch_size"),
-    ],
-)
-def test_bad_command_line_is_one_clear_error_within_five_seconds(arguments, message):
-    assert_refused_at_once(message, *arguments, program=PROGRAM)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--num_labels=5000"], "Expected from 1 to 1437 labels"),
-        (["--num_labels=105"], "Expected a number of labels that the 10 classes divide"),
-        (["--num_labels=1430"], "Expected 143 labelled images of each class; class"),
-    ],
-)
-def test_what_only_the_data_can_tell_is_one_clear_error(tmp_path, arguments, message):
-    assert_refused(message, *arguments, f"--output_dir={tmp_path / 'run'}", program=PROGRAM)

@@ -1,14 +1,14 @@
 """The structured program as its users see it; what it shares with train_vae is tested there."""
 
 import json
-import pathlib
 import signal
-import textwrap
 
+import programs
 import pytest
-from test_train_vae import KILLER, ROOT, assert_refused_at_once, assert_same_end, run
+from programs import ROOT, run
+from run_folders import KILLER, assert_same_end
 
-PROGRAM = ("examples/train_structured_vae.py",)
+PROGRAM = "examples/train_structured_vae.py"
 SMALL = (
     "--n=5", "--epochs=4", "--warmup_epochs=2", "--hidden_units=16", "--watch_every=2",
     "--verbose=0", "--deterministic",
@@ -16,9 +16,7 @@ SMALL = (
 
 
 def train(*arguments):
-    code, out, err = run(*SMALL, *arguments, program=PROGRAM)
-    assert code == 0, err
-    return json.loads(out.splitlines()[-1])
+    return programs.train(PROGRAM, *SMALL, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -48,46 +46,22 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
 @pytest.mark.slow  # The code of test_train_vae.py, where it is not.
 def test_killed_and_resumed_it_ends_the_same(finished, tmp_path):
     folder, _ = finished
-    directory = tmp_path / "run"
-    killer = textwrap.dedent(KILLER).replace("train_vae.py", "train_structured_vae.py")
-    program = ("-c", killer, "before the third checkpoint is renamed")
-    code, _, err = run(*SMALL, f"--output_dir={directory}", program=program)
+    flags = (*SMALL, f"--output_dir={tmp_path / 'run'}", "--resume")
+    prelude = KILLER.format(moment="before the third checkpoint is renamed")
+    code, _, err = run(PROGRAM, *flags, prelude=prelude)
     assert code == -signal.SIGKILL, err
-    train(f"--output_dir={directory}", "--resume")
-    assert_same_end(folder, directory)
+    programs.train(PROGRAM, *flags)
+    assert_same_end(folder, tmp_path / "run")
 
 
 def test_flagfiles_compare_like_with_like():
-    # That they name flags of the program is tested with all others in test_train_vae.py.
     for dataset in ("mnist", "fashion_mnist"):
         given = {}
         for kind in ("structured", "unstructured"):
-            text = pathlib.Path(ROOT / f"flags/{kind}_{dataset}.flags").read_text()
+            text = (ROOT / f"flags/{kind}_{dataset}.flags").read_text()
             given[kind] = dict(
                 line.lstrip("-").split("=") for line in text.splitlines() if line[:2] == "--"
             )
             assert given[kind]["dataset"] == dataset
         differing = set(given["structured"].items()) ^ set(given["unstructured"].items())
         assert {name for name, _ in differing} == {"structure"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--n=0"], "n"),
-        (["--n=21"], "Expected --n of at most 20 with --solver=enumerate"),
-        (
-            ["--n=21", "--structure=none", "--perturbation=configurations"],
-            "Expected --n of at most 20 with --perturbation=configurations",
-        ),
-        (["--num_candidates=1"], "num_candidates"),
-        (["--structure=tree"], "value should be one of <pairwise|none>"),
-        (["--solver=maxflow", "--perturbation=configurations"], "Expected --solver=enumerate with"),
-        (["--solver=maxflow", "--perturbation=all"], "Expected --perturbation=unary with"),
-        (["--solver=maxflow", "--nononnegative"], "Expected --nonnegative couplings"),
-        (["--solver=milp", "--jit_compile"], "Expected --nojit_compile"),
-        (["--watch_every=0"], "watch_every"),
-    ],
-)
-def test_bad_command_line_is_one_clear_error_within_five_seconds(arguments, message):
-    assert_refused_at_once(message, *arguments, program=PROGRAM)

@@ -1,25 +1,32 @@
-"""Callbacks: checkpoints that survive being killed, and TensorBoard with images."""
+"""Callbacks of a run: its checkpoints, its history, and TensorBoard with images."""
 
+import csv
 import math
+import os
 import pathlib
 import re
+import time
 
+import h5py
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.files import replacing
+from tf_direct_opt.files import digest, remove_temporaries, replacing
 
-_CHECKPOINT_NAME = re.compile(r"epoch-(\d+)\.weights\.h5")
+_CHECKPOINT = re.compile(r"epoch-(\d+)(?:-([0-9a-f]{16}))?\.weights\.h5")
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves weights, optimizer and noise state after every epoch; restores the newest.
+    """Saves weights, optimizer and noise states after every epoch; restores the newest.
 
-    The file of an epoch appears whole, under a name that carries the number of finished epochs,
-    before its predecessor is deleted; a run killed at any point therefore goes on from the last
+    The file of an epoch appears whole, under a name that carries the number of finished epochs and
+    the first 16 digits of its SHA-256; a run killed at any point therefore goes on from the last
     epoch that it finished, and ends where the uninterrupted run would have ended, bit for bit on
-    CPU, provided the batches are a function of the epoch. (`keras.callbacks.BackupAndRestore`
-    writes in place, keeps the epoch in a second file, and deletes both at the end.)
+    CPU, provided the batches are a function of the epoch. The last but one is kept as well: where
+    the last was damaged since, the run goes on from that one, and ends the same.
+    (`keras.callbacks.BackupAndRestore` writes in place, keeps the epoch in a second file, deletes
+    both at the end, and forgets the states of Keras' seed generators, those of dropout for one.)
 
     Args:
         directory: folder of the checkpoints, made when the first one is saved.
@@ -33,85 +40,223 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, directory):
         super().__init__()
         self.directory = pathlib.Path(directory)
+        self._unfinished = self.directory / "unfinished.weights.h5"
 
     def restore(self, model: keras.Model) -> int:
-        """Loads the newest checkpoint into a built and compiled model.
+        """Loads the newest undamaged checkpoint into a built and compiled model.
 
         Returns:
             The number of epochs that are finished, 0 where there is no checkpoint.
 
         Raises:
-            ValueError: the file cannot be read, or belongs to another model.
+            ValueError: there are checkpoints, but all are damaged, or of another model.
         """
-        epochs = self._finished_epochs()
-        if not epochs:
+        self._unfinished.unlink(missing_ok=True)
+        saved = self._saved()
+        if not saved:
             return 0
+        whole = [entry for entry in saved if digest(entry[2])[:16] == entry[1]]
+        if not whole:
+            raise ValueError(
+                f"Expected an undamaged checkpoint; received {saved[-1][2]}, whose bytes do not "
+                "have the checksum of its name. Please start over in another folder."
+            )
+        finished, _, path = whole[-1]
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        path = self._path(max(epochs))
         try:
             model.load_weights(path)
-        except (OSError, KeyError, ValueError) as error:
+            with h5py.File(path) as file:
+                for name, state in _seed_states(model).items():
+                    state.assign(file[name][()])
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"Expected a readable checkpoint of this model in {path}; received: {error}. "
-                "Please delete the file to start over, or give the arguments of the run that "
-                "wrote it."
+                f"Expected a checkpoint of this model; received {path}: {error} Please give the "
+                "arguments of the run that wrote it, or start over in another folder."
             ) from error
-        return max(epochs)
+        return finished
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
+        if diverged(logs):
             return  # Nobody wants to go on from a model that diverged.
         self.directory.mkdir(parents=True, exist_ok=True)
-        stale = self._finished_epochs()
-        with replacing(self._path(epoch + 1)) as temporary:
-            self.model.save_weights(temporary)
-        for finished in stale:
-            if finished != epoch + 1:
-                self._path(finished).unlink()
+        self.model.save_weights(self._unfinished)
+        with h5py.File(self._unfinished, "a") as file:
+            for name, state in _seed_states(self.model).items():
+                file[name] = state.numpy()
+        name = f"epoch-{epoch + 1:05d}-{digest(self._unfinished)[:16]}.weights.h5"
+        os.replace(self._unfinished, self.directory / name)
+        saved = [path for finished, _, path in self._saved() if finished <= epoch]
+        for _, _, path in self._saved():
+            if path.name != name and path not in saved[-1:]:
+                path.unlink()
 
-    def _path(self, finished: int) -> pathlib.Path:
-        return self.directory / f"epoch-{finished:05d}.weights.h5"
-
-    def _finished_epochs(self) -> list[int]:
+    def _saved(self) -> list[tuple[int, str, pathlib.Path]]:
+        """Finished epochs, checksum and file of every checkpoint, in the order of the epochs."""
         if not self.directory.is_dir():
             return []
-        matches = (_CHECKPOINT_NAME.fullmatch(path.name) for path in self.directory.iterdir())
-        return [int(match[1]) for match in matches if match]
+        matches = [(_CHECKPOINT.fullmatch(path.name), path) for path in self.directory.iterdir()]
+        return sorted((int(match[1]), match[2] or "none", path) for match, path in matches if match)
+
+
+def _seed_states(model: keras.Model) -> dict[str, keras.Variable]:
+    """The states of Keras' seed generators, which `save_weights` leaves out."""
+    states = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+    return {f"seed_states/{index}": state for index, state in enumerate(states)}
+
+
+class History(keras.callbacks.Callback):
+    """One row of figures an epoch, kept as a CSV file.
+
+    `seconds` and `cpu_seconds` are those of the epoch's training part: on a clock, and as the
+    process used them on all cores together, which other work on the machine leaves alone.
+
+    Args:
+        path: of the file.
+        initial_epoch: number of finished epochs, whose rows are read from the file.
+
+    Raises:
+        ValueError: the file does not have the rows of the finished epochs.
+    """
+
+    def __init__(self, path, initial_epoch: int = 0):
+        super().__init__()
+        self.path = pathlib.Path(path)
+        remove_temporaries(self.path)
+        self.rows = read_history(self.path, initial_epoch) if initial_epoch else []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = _clocks()
+        self._stop = None
+
+    def on_test_begin(self, logs=None):
+        self._stop = _clocks()
+
+    def on_epoch_end(self, epoch, logs=None):
+        stop = _clocks() if self._stop is None else self._stop
+        seconds, cpu_seconds = stop - self._start
+        row = {"epoch": epoch, "seconds": seconds, "cpu_seconds": cpu_seconds, **(logs or {})}
+        self.rows.append(row)
+        if diverged(logs):
+            return
+        # Epochs without an evaluation leave its columns empty.
+        columns = {name: None for row in self.rows for name in row}
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def read_history(path: pathlib.Path, epochs: int) -> list[dict[str, str]]:
+    """The first `epochs` rows of a history, all there or a ValueError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(_bad_history(path, epochs, error)) from error
+    rows = list(csv.DictReader(text.splitlines()))[:epochs]
+    for epoch in range(epochs):
+        try:
+            row = rows[epoch]
+            whole = None not in row and None not in row.values() and int(row["epoch"]) == epoch
+            _ = float(row["seconds"]), float(row["cpu_seconds"])
+        except (IndexError, KeyError, ValueError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(_bad_history(path, epochs, f"no whole row of epoch {epoch}"))
+    if not text.endswith("\n"):
+        raise ValueError(_bad_history(path, epochs, "a last line that was cut"))
+    return rows
+
+
+def _bad_history(path, epochs, what) -> str:
+    return (
+        f"Expected the rows of {epochs} finished epochs in {path}; received {what}. Please put the "
+        "file back, or start over in another folder."
+    )
+
+
+def diverged(logs: dict | None) -> bool:
+    """Whether the loss of an epoch is no number."""
+    return bool(logs) and not math.isfinite(logs.get("loss", 0.0))
+
+
+def _clocks() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
-    """Keras' TensorBoard for a VAE, with its `pictures` of every epoch under `log_dir`/images.
+    """Keras' TensorBoard, with a model's `pictures` of every epoch under `log_dir`/images.
 
     Everything is on disk when the epoch ends, so that a killed run loses no finished epoch.
 
     Args:
         log_dir: folder of the event files.
-        images: [n, *image] a few images to follow.
+        images: [n, *image] a few images to follow; None for a model without `pictures`.
         **kwargs: as for `keras.callbacks.TensorBoard`.
     """
 
     def __init__(
         self,
         log_dir,
-        images,  # [n, *image]
+        images=None,  # [n, *image]
         **kwargs,
     ):
         super().__init__(log_dir=str(log_dir), **kwargs)
-        self.images = tf.cast(images, tf.float32)
-        self._image_writer = tf.summary.create_file_writer(str(pathlib.Path(log_dir) / "images"))
+        self.images = images
+        self._image_writer = None
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        with self._image_writer.as_default():
-            for name, images in self.model.pictures(self.images).items():
-                tf.summary.image(name, image_grid(images)[tf.newaxis], step=epoch)
-        for writer in (self._image_writer, *self._writers.values()):
+        writers = list(self._writers.values())
+        if self.images is not None:
+            if self._image_writer is None:
+                self._image_writer = tf.summary.create_file_writer(f"{self.log_dir}/images")
+            with self._image_writer.as_default():
+                for name, images in self.model.pictures(tf.cast(self.images, tf.float32)).items():
+                    tf.summary.image(name, image_grid(images)[tf.newaxis], step=epoch)
+            writers.append(self._image_writer)
+        for writer in writers:
             writer.flush()
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
-        self._image_writer.close()
+        if self._image_writer is not None:
+            self._image_writer.close()
+
+
+def drop_events(directory, finished_epochs: int, iterations: int) -> None:
+    """Removes from the event files what comes after the finished epochs of a run.
+
+    An epoch that was killed between its events and its checkpoint is trained again, and would
+    stand there twice.
+
+    Args:
+        directory: folder of the event files, searched with those below it.
+        finished_epochs: epochs that stay.
+        iterations: the optimizer's steps in them.
+    """
+    for path in pathlib.Path(directory).rglob("events.out.tfevents.*"):
+        remove_temporaries(path)
+        records, cut = [], False
+        try:
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                records.append(record)
+        except tf.errors.DataLossError:
+            cut = True  # In the middle of its last event.
+        kept = [record for record in records if _is_before(record, finished_epochs, iterations)]
+        if cut or len(kept) < len(records):
+            with replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+                for record in kept:
+                    writer.write(record)
+
+
+def _is_before(record: bytes, finished_epochs: int, iterations: int) -> bool:
+    event = tf.compat.v1.Event.FromString(record)
+    for value in event.summary.value:
+        # Keras counts iterations here, and those of a finished epoch to the last.
+        if value.tag.endswith("_vs_iterations"):
+            return event.step <= iterations
+    return not event.summary.value or event.step < finished_epochs
 
 
 def image_grid(

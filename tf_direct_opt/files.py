@@ -1,11 +1,18 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and folders that one process at a time fills.
+
+Needs neither TensorFlow nor Keras: a program may use it before it imports them.
+"""
 
 import contextlib
+import errno
+import hashlib
 import os
 import pathlib
+import re
+import sys
 from collections.abc import Iterator
 
-_PREFIX = ".tmp-"
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -20,7 +27,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         ...     _ = temporary.write_text("{}")
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -28,7 +35,64 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(directory: str | os.PathLike) -> None:
-    """Removes what processes that were killed in `replacing` left in a folder and below it."""
-    for path in pathlib.Path(directory).rglob(f"{_PREFIX}*"):
-        path.unlink(missing_ok=True)
+def remove_temporaries(path: str | os.PathLike) -> None:
+    """Removes what processes that were killed in `replacing(path)` left, and nothing else."""
+    path = pathlib.Path(path)
+    pattern = re.compile(rf"\.tmp-\d+-{re.escape(path.name)}")
+    if path.parent.is_dir():
+        for neighbour in path.parent.iterdir():
+            if pattern.fullmatch(neighbour.name) and neighbour.is_file():
+                neighbour.unlink(missing_ok=True)
+
+
+def digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Holds a folder, made if it is not there, against other processes that would fill it.
+
+    The lock ends with the process, however that ends. It is the operating system's: it holds on
+    one machine, and between machines where the network file system passes it on (NFS 4 does); a
+    file system without locks is reported, and the folder used nevertheless. A folder that was
+    made here is removed again where nothing was left in it.
+
+    Raises:
+        ValueError: another process holds the folder.
+        OSError: the folder cannot be made or written.
+    """
+    import filelock
+
+    directory = pathlib.Path(directory)
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(directory / LOCK, timeout=0)
+    try:
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            made = []
+            raise ValueError(
+                f"Expected a folder that no other process is filling; received {directory}. Please "
+                "wait for that process, end it, or give another folder."
+            ) from None
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                raise
+            print(
+                f"note: the file system of {directory} has no locks; two processes in this folder "
+                "would not notice each other.",
+                file=sys.stderr,
+            )
+        yield directory
+    finally:
+        if lock.is_locked:
+            # While it is held: a process that waits for it notices that its file is gone.
+            (directory / LOCK).unlink(missing_ok=True)
+            lock.release()
+        with contextlib.suppress(OSError):  # Not empty.
+            for folder in made:
+                folder.rmdir()

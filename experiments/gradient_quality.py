@@ -1,7 +1,7 @@
 """Bias, variance and direction of every estimator's gradient against the exact one.
 
-    python examples/gradient_quality.py --k=10 --output_dir=runs/quality
-    python examples/gradient_quality.py --k=2 --num_variables=8 --output_dir=runs/quality_binary
+    python experiments/gradient_quality.py --k=10 --output_dir=runs/quality
+    python experiments/gradient_quality.py --k=2 --num_variables=8 --output_dir=runs/quality_binary
 
 The model of train_vae.py, as initialised and as trained by it with the same flags, gives two
 encoders and decoders. On one batch of training images the gradient of E_q f towards the encoder's
@@ -18,9 +18,11 @@ import itertools
 import json
 import math
 
-import experiment
+import _examples  # noqa: F401
 import train_vae
-from absl import app, flags
+from absl import flags
+
+from tf_direct_opt.runs import command_line, training
 
 FLAGS = flags.FLAGS
 
@@ -112,6 +114,7 @@ def measure(model, images, stage: str) -> list[dict]:
         cost = decoder_evaluations(
             estimator, model.num_variables, model.num_categories, len(images)
         )
+        training.say(f"{stage} model, {name}: {_DRAWS.value} draws.")
         row = gradient_quality(drawn_gradients(model, images, estimator, _DRAWS.value), exact)
         row["deviation_an_evaluation"] = row["deviation"] * math.sqrt(cost)
         difference = arguments.pop("difference", None)
@@ -127,14 +130,12 @@ def measure(model, images, stage: str) -> list[dict]:
 
 def plot(rows: list[dict]):
     """Deviation at one decoder evaluation against bias, and cosine; a column for each model."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # No display is needed.
-    import matplotlib.pyplot as plt
+    import matplotlib.figure
 
     stages = list(dict.fromkeys(row["model"] for row in rows))
     names = list(dict.fromkeys(row["estimator"] for row in rows))
-    figure, axes = plt.subplots(2, len(stages), figsize=(5 * len(stages), 9), squeeze=False)
+    figure = matplotlib.figure.Figure(figsize=(5 * len(stages), 9))
+    axes = figure.subplots(2, len(stages), squeeze=False)
     floor = 1e-3
     for column, stage in enumerate(stages):
         for name in names:
@@ -156,30 +157,36 @@ def plot(rows: list[dict]):
     return figure
 
 
-def main(argv):
-    with experiment.input_errors():
-        experiment.refuse_arguments(argv)
-        num_codes = FLAGS.k**FLAGS.num_variables
-        if num_codes > MAX_CODES:
-            raise ValueError(
-                f"Expected at most {MAX_CODES} codes for the exact gradient; received {num_codes}, "
-                f"from --k={FLAGS.k} and --num_variables={FLAGS.num_variables}."
-            )
-        run = train_vae.prepare()
-        import data
+def main():
+    command_line.require_packages("matplotlib")
+    num_codes = FLAGS.k**FLAGS.num_variables
+    if num_codes > MAX_CODES:
+        raise ValueError(
+            f"Expected at most {MAX_CODES} codes for the exact gradient; received {num_codes}, "
+            f"from --k={FLAGS.k} and --num_variables={FLAGS.num_variables}. Please give fewer."
+        )
+    names = [name for name, _ in GRID]
+    if _ESTIMATORS.value is not None and not list(settings()):
+        raise ValueError(
+            f"Expected --estimators of {', '.join(names)} that --k={FLAGS.k} and --num_variables="
+            f"{FLAGS.num_variables} allow; received {','.join(_ESTIMATORS.value)!r}. Please give "
+            "others."
+        )
+    if _ESTIMATORS.value:
+        command_line.choices("estimators", names)
+    with train_vae.prepare() as run:
         import keras
         import tensorflow as tf
-        import training
 
         from tf_direct_opt.files import replacing
 
-        images = data.load(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
-        batch = tf.cast(images.train[: FLAGS.batch_size], tf.float32)
+        feed = train_vae.make_feed()
+        batch = tf.cast(feed.images.train[: FLAGS.batch_size], tf.float32)
         keras.utils.set_random_seed(FLAGS.seed)
-        untrained = train_vae.build_model(training.image_feed(images))
+        untrained = train_vae.build_model(feed)
         untrained.build(batch.shape)
         rows = measure(untrained, batch, "untrained")
-        training.train(run, train_vae.build_model)
+        training.train(run, feed, train_vae.build_model)
         rows += measure(keras.models.load_model(run.directory / "model.keras"), batch, "trained")
         path = run.directory / "gradient_quality.csv"
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
@@ -192,4 +199,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

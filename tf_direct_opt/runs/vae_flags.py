@@ -1,8 +1,10 @@
-"""What the programs that train a VAE have in common as flags: width, epsilon, beta."""
+"""Flags of the programs that train a VAE: its width, epsilon and beta."""
 
 import math
 
 from absl import flags
+
+from tf_direct_opt.runs import presets
 
 FLAGS = flags.FLAGS
 
@@ -38,8 +40,19 @@ for _name in ("epsilon", "epsilon_final", "kl_weight_first"):
     flags.register_validator(_name, lambda value: value > 0, "has to be positive")
 
 
-def check() -> None:
-    """Raises ValueError for flags that are in range each but do not fit together."""
+def complete(estimator: str, alone: bool) -> None:
+    """Gives every flag that was left at its default the value of the estimator's preset.
+
+    Args:
+        estimator: its name.
+        alone: whether a single variable is all that the decoder sees.
+
+    Raises:
+        ValueError: flags that are in range each but do not fit together.
+    """
+    for name, value in presets.of(estimator, alone, FLAGS.epochs).items():
+        if not FLAGS[name].present:
+            FLAGS[name].value = value
     if FLAGS.kl_schedule == "annealed" and not 0 < FLAGS.kl_weight <= FLAGS.kl_weight_first:
         raise ValueError(
             "Expected 0 < --kl_weight <= --kl_weight_first for --kl_schedule=annealed; received "

@@ -1,12 +1,13 @@
-"""Compares estimators over categories, data sets and seeds, under one roof and one table.
+r"""Compares estimators over categories, data sets and seeds, under one roof and one table.
 
-    python examples/compare_estimators.py --flagfile=flags/figure1.flags --output_dir=runs/figure1
+    python experiments/compare_estimators.py --flagfile=flags/figure1_mnist.flags \
+        --output_dir=runs/figure1
 
 Every cell of the grid is a run of train_vae.py in a folder of its own, with the schedules that
-presets.py has for its estimator; flags that are given hold for all of them. All cells get --epochs
-epochs or, where budgets are given, as many as spend them: decoder evaluations an image, CPU
-seconds. Given the same --output_dir again, finished cells are kept and a cut one goes on where it
-was.
+`tf_direct_opt.runs.presets` has for its estimator; flags that are given hold for all of them. All
+cells get --epochs epochs or, where budgets are given, as many as spend them: decoder evaluations an
+image, CPU seconds. Given the same --output_dir again, finished cells are kept and a cut one goes on
+where it was.
 
 Into --output_dir: comparison.csv, one row for each evaluation of each cell, with figures of the
 test images; and for each data set comparison_<data set>.png, drawn by plot_comparison.py. The last
@@ -20,22 +21,24 @@ import math
 import pathlib
 import statistics
 
+import _examples  # noqa: F401
 import data
-import experiment
 import grid
-import presets
+import plot_comparison
 import train_vae
-from absl import app, flags
+from absl import flags
 from absl.testing import flagsaver
+
+from tf_direct_opt.runs import command_line, training
 
 FLAGS = flags.FLAGS
 
-_DATASETS = flags.DEFINE_list("datasets", ["digits"], "Data sets.")
-_KS = flags.DEFINE_list("ks", ["10"], "Numbers of categories.")
-_ESTIMATORS = flags.DEFINE_list(
+flags.DEFINE_list("datasets", ["digits"], "Data sets.")
+flags.DEFINE_list("ks", ["10"], "Numbers of categories.")
+flags.DEFINE_list(
     "estimators", ["direct", "exact", "gumbel_softmax", "straight_through"], "Estimators."
 )
-_SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds.")
+flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds.")
 _EVALUATIONS = flags.DEFINE_integer(
     "decoder_evaluations",
     None,
@@ -50,11 +53,6 @@ _LIMITS = flags.DEFINE_string(
 )
 flags.adopt_module_key_flags(train_vae)
 
-COLUMNS = (
-    "dataset", "num_variables", "k", "estimator", "seed", "epoch", "cpu_seconds",
-    "decoder_evaluations", "negative_elbo", "bound", "kl_weight", "epsilon", "temperature",
-)  # fmt: skip
-
 
 def cells() -> list[dict]:
     """The flags of train_vae.py for every cell; seeds vary last, estimators before them.
@@ -64,23 +62,18 @@ def cells() -> list[dict]:
             have no effect.
     """
     for one, several in (
-        ("dataset", _DATASETS), ("k", _KS), ("estimator", _ESTIMATORS), ("seed", _SEEDS),
+        ("dataset", "datasets"), ("k", "ks"), ("estimator", "estimators"), ("seed", "seeds"),
     ):  # fmt: skip
         if FLAGS[one].present:
-            raise ValueError(f"Expected --{several.name} here; received --{one}.")
-        if not several.value:
-            raise ValueError(f"Expected at least one entry in --{several.name}; received none.")
-    every = []
-    for dataset, k, estimator, seed in itertools.product(
-        map(_available, _DATASETS.value), _KS.value, _ESTIMATORS.value, _SEEDS.value
-    ):
-        if not (k.isdecimal() and int(k) >= 2 and seed.isdecimal()):
-            raise ValueError(
-                "Expected integers in --ks (at least 2) and --seeds (at least 0); received "
-                f"{k!r} and {seed!r}."
-            )
-        every.append({"dataset": dataset, "k": int(k), "estimator": estimator, "seed": int(seed)})
-    return every
+            raise ValueError(f"Expected --{several} here; received --{one}. Please give a list.")
+    datasets = map(_available, command_line.choices("datasets", data.DATASETS))
+    estimators = command_line.some("estimators")
+    ks, seeds = command_line.integers("ks", 2), command_line.integers("seeds")
+    names = ("dataset", "k", "estimator", "seed")
+    return [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(datasets, ks, estimators, seeds)
+    ]
 
 
 def _available(dataset: str) -> str:
@@ -89,7 +82,7 @@ def _available(dataset: str) -> str:
         try:
             data.require_prepared(dataset, FLAGS.data_dir, FLAGS.download)
         except ValueError:
-            experiment.say("The full omniglot is not prepared: omniglot_small stands in for it.")
+            training.say("The full omniglot is not prepared: omniglot_small stands in for it.")
             return "omniglot_small"
     return dataset
 
@@ -141,12 +134,12 @@ def cpu_seconds_an_epoch(cell: dict) -> float:
     measured = json.loads(path.read_text()) if path.exists() else {}
     name = "{dataset}-k{k}-{estimator}".format(**cell)
     if name not in measured:
-        import training
-
-        with flagsaver.flagsaver(**cell):
-            presets.apply(FLAGS.estimator, alone=FLAGS.num_variables == 1)
-            measured[name] = training.cpu_seconds_an_epoch(train_vae.build_model)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        training.say(f"Measuring the seconds of an epoch of {name}.")
+        with flagsaver.flagsaver(**cell, output_dir=None, resume=False):
+            train_vae.prepare()
+            measured[name] = training.cpu_seconds_an_epoch(
+                train_vae.make_feed(), train_vae.build_model
+            )
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(measured, indent=2) + "\n")
     return measured[name]
@@ -197,30 +190,29 @@ def summary(rows: list[dict]) -> list[dict]:
     return lines
 
 
-def main(argv):
-    with experiment.input_errors():
-        experiment.refuse_arguments(argv)
-        if FLAGS.output_dir is None:
-            raise ValueError("Expected --output_dir, the folder of the comparison; received none.")
-        if len(budgets()) > 1 and FLAGS.learning_rate_schedule != "constant":
-            raise ValueError(
-                "Expected --learning_rate_schedule=constant with two budgets: another one would be "
-                f"cut short by the smaller; received {FLAGS.learning_rate_schedule}."
-            )
-        every = cells()
-        grid.check(map(changes_of, every), train_vae.prepare)
-        import plot_comparison
-
+def main():
+    if len(budgets()) > 1 and FLAGS.learning_rate_schedule != "constant":
+        raise ValueError(
+            "Expected --learning_rate_schedule=constant with two budgets: another one would be "
+            f"cut short by the smaller; received {FLAGS.learning_rate_schedule}."
+        )
+    command_line.require_packages("matplotlib")
+    limits = plot_comparison.read_limits(_LIMITS.value)
+    every = cells()
+    with grid.folder() as folder:
+        # The budgets, which are measured, come after what costs nothing to check.
+        grid.check(
+            [{**cell, "output_dir": str(folder / name_of(cell))} for cell in every], train_vae
+        )
         rows = []
-        for cell in every:
-            grid.trained(changes_of(cell), train_vae.prepare, train_vae.build_model)
+        directories = grid.trained(map(changes_of, every), train_vae)
+        for cell, _ in zip(every, directories, strict=True):
             rows += rows_of(cell)
-            grid.write_table("comparison.csv", COLUMNS, rows)
-        limits = pathlib.Path(_LIMITS.value) if _LIMITS.value else None
+            grid.write_table("comparison.csv", plot_comparison.COLUMNS, rows)
         across = budgets() or {"epoch": None, "cpu_seconds": None}
-        plot_comparison.draw_all(rows, limits, across, pathlib.Path(FLAGS.output_dir))
+        plot_comparison.draw_all(rows, limits, across, folder)
     print(json.dumps(summary(rows)))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -1,6 +1,6 @@
 """Plots the table of compare_estimators.py.
 
-    python examples/plot_comparison.py --table=benchmarks/results/figure1.csv \
+    python experiments/plot_comparison.py --table=benchmarks/results/figure1_mnist.csv \
         --limits=benchmarks/results/em_limit.jsonl --output_dir=benchmarks/results
 
 One picture for each data set and number of variables: the loss of the test images against epochs,
@@ -11,17 +11,16 @@ seeds, the band their range, and the legend names the schedules that were used.
 import collections
 import csv
 import json
+import math
 import pathlib
 
-import matplotlib
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from tf_direct_opt.files import replacing
+from tf_direct_opt.runs import command_line
 
-matplotlib.use("Agg")  # No display is needed.
-
-import matplotlib.pyplot as plt
+FLAGS = flags.FLAGS
 
 _TITLES = {
     "epoch": "epoch",
@@ -30,17 +29,61 @@ _TITLES = {
 }
 
 
+COLUMNS = (
+    "dataset", "num_variables", "k", "estimator", "seed", "epoch", "cpu_seconds",
+    "decoder_evaluations", "negative_elbo", "bound", "kl_weight", "epsilon", "temperature",
+)  # fmt: skip
+
+
 def read(path: pathlib.Path) -> list[dict]:
-    """The rows of a table."""
-    if not path.exists():
-        raise ValueError(f"Expected the table of a comparison; {path} does not exist.")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of a table.
+
+    Raises:
+        ValueError: it is not there, or not the table of a comparison.
+    """
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        for row in rows:
+            _ = [float(row[name]) for name in ("epoch", "cpu_seconds", "negative_elbo", "bound")]
+            _ = int(row["k"]), float(row["decoder_evaluations"])
+        whole = bool(rows) and all(
+            isinstance(row.get(name), str) for row in rows for name in COLUMNS
+        )
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"Expected the table of a comparison; received {path}, which is not there or no such "
+            "table. Please give the comparison.csv of compare_estimators.py."
+        )
+    return rows
+
+
+def read_limits(path: str | None) -> list[dict]:
+    """The lines of benchmarks/em_limit.py; none without a path.
+
+    Raises:
+        ValueError: the file is not there, or not what that program prints.
+    """
+    if path is None:
+        return []
+    try:
+        lines = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+        _ = [
+            (line["dataset"], int(line["num_categories"]), float(line["test_nll"]))
+            for line in lines
+        ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected --limits to be the output of benchmarks/em_limit.py; received {path}, which "
+            "is not there or something else. Please give another file, or none."
+        ) from error
+    return lines
 
 
 def draw_all(
     rows: list[dict],
-    limits: pathlib.Path | None,
+    limits: list[dict],
     across: dict[str, float | None],
     directory: pathlib.Path,
 ) -> list[pathlib.Path]:
@@ -48,31 +91,29 @@ def draw_all(
     groups = collections.defaultdict(list)
     for row in rows:
         groups[row["dataset"]].append(row)
-    lines = limits.read_text().splitlines() if limits else []
     paths = []
     for dataset, members in groups.items():
         limit = {
             str(line["num_categories"]): line["test_nll"]
-            for line in map(json.loads, lines)
+            for line in limits
             if line["dataset"] == dataset
         }
         figure = plot(members, limit, across)
         paths.append(directory / f"comparison_{dataset}.png")
         with replacing(paths[-1]) as temporary:
             figure.savefig(temporary, dpi=80)
-        plt.close(figure)
     return paths
 
 
 def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | None]):
     """The figure of one data set: a column for each K, a row for each abscissa and its end."""
+    import matplotlib.figure
+
     ks = sorted({int(row["k"]) for row in rows})
     single = rows[0]["num_variables"] in (1, "1")
     ordinate = "negative_elbo" if single else "bound"
-    figure, axes = plt.subplots(
-        len(across), len(ks), figsize=(max(1 + 3.2 * len(ks), 6), 1 + 2.6 * len(across)),
-        squeeze=False, sharey="col",
-    )  # fmt: skip
+    figure = matplotlib.figure.Figure(figsize=(max(1 + 3.2 * len(ks), 6), 1 + 2.6 * len(across)))
+    axes = figure.subplots(len(across), len(ks), squeeze=False, sharey="col")
     curves = _curves(rows)
     colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(key[1] for key in curves))}
     for (k, estimator), seeds in curves.items():
@@ -137,21 +178,40 @@ def _title(rows: list[dict], ordinate: str) -> str:
     return title
 
 
-def main(argv):
-    del argv
-    rows = read(pathlib.Path(_TABLE.value))
-    limits = pathlib.Path(_LIMITS.value) if _LIMITS.value else None
-    entries = (entry.partition(":") for entry in _ACROSS.value)
-    across = {name: float(end) if end else None for name, _, end in entries}
-    for path in draw_all(rows, limits, across, pathlib.Path(_OUTPUT_DIR.value)):
+def abscissas(entries: list[str]) -> dict[str, float | None]:
+    """NAME or NAME:END -> the end of the axis of each name, None for the last point's."""
+    across = {}
+    for entry in entries:
+        name, _, end = entry.partition(":")
+        try:
+            across[name] = float(end) if end else None
+        except ValueError:
+            name = None
+        if name not in _TITLES or not math.isfinite(across[name] or 0.0):
+            raise ValueError(
+                f"Expected --across of {', '.join(_TITLES)}, each alone or with :END; received "
+                f"{entry!r}. Please separate them by commas."
+            )
+    return across
+
+
+def main():
+    command_line.require_packages("matplotlib")
+    rows, limits = read(pathlib.Path(FLAGS.table)), read_limits(FLAGS.limits)
+    across = abscissas(command_line.some("across"))
+    directory = pathlib.Path(FLAGS.output_dir).expanduser()
+    if not directory.is_dir():
+        raise ValueError(
+            f"Expected --output_dir to be a folder that is there; received {FLAGS.output_dir!r}. "
+            "Please make it, or give another one."
+        )
+    for path in draw_all(rows, limits, across, directory):
         print(path)
 
 
 if __name__ == "__main__":
-    _TABLE = flags.DEFINE_string("table", None, "comparison.csv.", required=True)
-    _LIMITS = flags.DEFINE_string("limits", None, "Output of benchmarks/em_limit.py.")
-    _ACROSS = flags.DEFINE_list(
-        "across", ["epoch", "cpu_seconds"], "Abscissas, each NAME or NAME:END."
-    )
-    _OUTPUT_DIR = flags.DEFINE_string("output_dir", ".", "Folder of the pictures.")
-    app.run(main)
+    flags.DEFINE_string("table", None, "comparison.csv.", required=True)
+    flags.DEFINE_string("limits", None, "Output of benchmarks/em_limit.py.")
+    flags.DEFINE_list("across", ["epoch", "cpu_seconds"], "Abscissas, each NAME or NAME:END.")
+    flags.DEFINE_string("output_dir", ".", "Folder of the pictures.")
+    command_line.run(main)

@@ -1,9 +1,10 @@
 import data
 import numpy as np
 import pytest
-import semi_supervised
 import tensorflow as tf
-from semi_supervised import Distortion
+
+from tf_direct_opt.runs import few_labels
+from tf_direct_opt.runs.few_labels import Distortion
 
 SIZE = 5
 
@@ -32,9 +33,7 @@ def numbers(images):
 
 def make_feed(batch_size=8, num_labelled=3, seed=5, **config):
     labelled = np.array([2, 3, 11, 17, 20])
-    return semi_supervised.SemiSupervisedFeed(
-        images_of(), labelled, batch_size, num_labelled, seed, **config
-    )
+    return few_labels.FewLabelsFeed(images_of(), labelled, batch_size, num_labelled, seed, **config)
 
 
 def drawn(feed, first, last):
@@ -49,17 +48,17 @@ def drawn(feed, first, last):
 
 def test_labelled_subset_is_balanced_and_decided_by_its_seed():
     labels = np.random.default_rng(0).integers(0, 4, 200)
-    subset = semi_supervised.labelled_subset(labels, 40, seed=1)
+    subset = few_labels.labelled_subset(labels, 40, seed=1)
     assert subset.shape == (40,)
     assert np.all(np.diff(subset) > 0)  # Sorted, none of them twice.
     np.testing.assert_array_equal(np.bincount(labels[subset]), [10, 10, 10, 10])
-    np.testing.assert_array_equal(subset, semi_supervised.labelled_subset(labels, 40, seed=1))
-    assert np.any(subset != semi_supervised.labelled_subset(labels, 40, seed=2))
+    np.testing.assert_array_equal(subset, few_labels.labelled_subset(labels, 40, seed=1))
+    assert np.any(subset != few_labels.labelled_subset(labels, 40, seed=2))
 
 
 def test_labelled_subset_may_be_everything():
     labels = np.arange(12) % 3
-    np.testing.assert_array_equal(semi_supervised.labelled_subset(labels, 12, seed=0), range(12))
+    np.testing.assert_array_equal(few_labels.labelled_subset(labels, 12, seed=0), range(12))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_labelled_subset_may_be_everything():
 def test_labelled_subset_out_of_range(num_labels, message):
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
     with pytest.raises(ValueError, match=message):
-        semi_supervised.labelled_subset(labels, num_labels, seed=0)
+        few_labels.labelled_subset(labels, num_labels, seed=0)
 
 
 # Batches.

@@ -1,7 +1,8 @@
 """Which estimator, and its temperature: flags of the programs that let one choose."""
 
-import settings
 from absl import flags
+
+from tf_direct_opt.runs import vae_flags
 
 FLAGS = flags.FLAGS
 
@@ -22,7 +23,7 @@ def build(steps_an_epoch: int, **more):
     from tf_direct_opt import estimators, schedules
 
     choices = {
-        "epsilon": settings.epsilon(steps_an_epoch),
+        "epsilon": vae_flags.epsilon(steps_an_epoch),
         "difference": FLAGS.difference,
         "temperature": schedules.FlooredExponentialDecay(
             FLAGS.temperature, FLAGS.temperature_rate, FLAGS.temperature_final

@@ -3,10 +3,11 @@
 import dataclasses
 import math
 
-import batches
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tf_direct_opt.runs import batches
 
 
 def labelled_subset(
@@ -90,7 +91,7 @@ class Distortion:
         return tf.cast(moved[..., 0] > 0.5, tf.float32)
 
 
-class SemiSupervisedFeed:
+class FewLabelsFeed:
     """Batches (images, labels): -1 for the images of which no label is known.
 
     The first `batch_size` - `num_labelled` of a batch are images without label, each image of the

@@ -1,11 +1,4 @@
-"""The schedules each estimator trains best with, found by the search that the README tells of.
-
-They complete the flags of a program: what was given on a command line stays as it is.
-"""
-
-from absl import flags
-
-FLAGS = flags.FLAGS
+"""The schedules each estimator trains best with, found by the search that the README tells of."""
 
 # `warmup` is the share of all epochs that the first phase takes.
 _TWO_PHASE = {"kl_schedule": "two_phase", "warmup": 1 / 3}
@@ -33,18 +26,21 @@ _SHARED = {
 }
 
 
-def apply(estimator: str, alone: bool) -> None:
-    """Gives every flag that was left at its default the value of the estimator's preset.
+def of(estimator: str, alone: bool, epochs: int) -> dict[str, object]:
+    """Values of the flags of `vae_flags.py`, by name.
 
     Args:
         estimator: its name.
         alone: whether a single variable is all that the decoder sees.
+        epochs: of the whole training, a share of which is the first phase.
+
+    Example:
+        >>> of("direct", alone=True, epochs=30)
+        {'kl_schedule': 'two_phase', 'warmup_epochs': 10}
     """
     if alone:
         preset = dict(_ALONE.get(estimator, _ANNEALED))
     else:
         preset = {"kl_schedule": "constant", "warmup": 0.0, **_SHARED.get(estimator, {})}
-    preset["warmup_epochs"] = int(preset.pop("warmup") * FLAGS.epochs)
-    for name, value in preset.items():
-        if not FLAGS[name].present:
-            FLAGS[name].value = value
+    preset["warmup_epochs"] = int(preset.pop("warmup") * epochs)
+    return preset

@@ -1,6 +1,6 @@
 """The paper's table: accuracy over numbers of labels, data sets, methods and seeds.
 
-    python examples/semi_supervised_table.py --flagfile=flags/semi_supervised_table.flags
+    python experiments/semi_supervised_table.py --flagfile=flags/semi_supervised_table.flags
 
 Every cell is a run of train_semi_supervised.py in a folder of its own; flags that are given hold
 for all of them. Methods: direct; gumbel_softmax, with the cross-entropy of the labels; supervised,
@@ -17,18 +17,21 @@ import json
 import pathlib
 import statistics
 
-import experiment
+import _examples  # noqa: F401
+import data
 import grid
 import train_semi_supervised
-from absl import app, flags
+from absl import flags
+
+from tf_direct_opt.runs import command_line
 
 FLAGS = flags.FLAGS
 
-_DATASETS = flags.DEFINE_list("datasets", ["digits"], "Data sets.")
-_COUNTS = flags.DEFINE_list("label_counts", ["50", "100"], "Numbers of labels.")
-_METHODS = flags.DEFINE_list("methods", ["direct", "supervised", "gumbel_softmax"], "Methods.")
-_SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds.")
-_ONCE = flags.DEFINE_list("once", ["gumbel_softmax"], "Methods that get the first seed only.")
+flags.DEFINE_list("datasets", ["digits"], "Data sets.")
+flags.DEFINE_list("label_counts", ["50", "100"], "Numbers of labels.")
+flags.DEFINE_list("methods", ["direct", "supervised", "gumbel_softmax"], "Methods.")
+flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds.")
+flags.DEFINE_list("once", ["gumbel_softmax"], "Methods that get the first seed only.")
 _SUPERVISED_EPOCHS = flags.DEFINE_integer(
     "supervised_epochs", 4, "Epochs of the supervised baseline.", lower_bound=1
 )
@@ -49,26 +52,25 @@ def cells() -> list[dict]:
         ValueError: a flag of the table that cannot be read, or one of train_semi_supervised.py
             that would have no effect.
     """
-    for one, several in (("dataset", _DATASETS), ("num_labels", _COUNTS), ("seed", _SEEDS)):
+    for one, several in (
+        ("dataset", "datasets"),
+        ("num_labels", "label_counts"),
+        ("seed", "seeds"),
+    ):
         if FLAGS[one].present:
-            raise ValueError(f"Expected --{several.name} here; received --{one}.")
-    for several in (_DATASETS, _COUNTS, _METHODS, _SEEDS):
-        if not several.value:
-            raise ValueError(f"Expected at least one entry in --{several.name}; received none.")
-    for name in (*_METHODS.value, *_ONCE.value):
-        if name not in METHODS:
-            raise ValueError(f"Expected --methods and --once of {[*METHODS]}; received {name!r}.")
-    for number in (*_COUNTS.value, *_SEEDS.value):
-        if not number.isdecimal():
-            raise ValueError(
-                f"Expected integers in --label_counts and --seeds; received {number!r}."
-            )
-    return [
-        {"dataset": dataset, "num_labels": int(count), "method": method, "seed": int(seed)}
-        for dataset, count, method in itertools.product(
-            _DATASETS.value, _COUNTS.value, _METHODS.value
+            raise ValueError(f"Expected --{several} here; received --{one}. Please give a list.")
+    datasets = command_line.choices("datasets", data.DATASETS)
+    counts, seeds = command_line.integers("label_counts", 1), command_line.integers("seeds")
+    methods, once = command_line.choices("methods", METHODS), FLAGS.once
+    if not set(once) <= set(METHODS):
+        raise ValueError(
+            f"Expected --once of {', '.join(METHODS)}; received {','.join(once)!r}. Please give "
+            "methods, or nothing."
         )
-        for seed in (_SEEDS.value[:1] if method in _ONCE.value else _SEEDS.value)
+    return [
+        {"dataset": dataset, "num_labels": count, "method": method, "seed": seed}
+        for dataset, count, method in itertools.product(datasets, counts, methods)
+        for seed in (seeds[:1] if method in once else seeds)
     ]
 
 
@@ -139,25 +141,19 @@ def write(rows: list[dict]) -> None:
         temporary.write_text(markdown(summary(rows)))
 
 
-def main(argv):
-    with experiment.input_errors():
-        experiment.refuse_arguments(argv)
-        if FLAGS.output_dir is None:
-            raise ValueError("Expected --output_dir, the folder of the table; received none.")
-        every = cells()
-        grid.check(map(changes_of, every), train_semi_supervised.prepare)
+def main():
+    command_line.require_packages("matplotlib")
+    every = cells()
+    with grid.folder():
+        changes = list(map(changes_of, every))
+        grid.check(changes, train_semi_supervised)
         rows = []
-        for cell in every:
-            directory = grid.trained(
-                changes_of(cell),
-                train_semi_supervised.prepare,
-                train_semi_supervised.build_model,
-                train_semi_supervised.make_feed,
-            )
+        directories = grid.trained(changes, train_semi_supervised)
+        for cell, directory in zip(every, directories, strict=True):
             rows.append(row_of(cell, directory))
             write(rows)
     print(json.dumps(summary(rows)))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

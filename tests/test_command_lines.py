@@ -1,0 +1,289 @@
+"""Command lines with a mistake: one line that says what was expected, what was received, the cure.
+
+Every program answers all of its bad command lines in one process; nothing may be left behind.
+"""
+
+import json
+import pathlib
+import shutil
+import tempfile
+
+import programs
+import pytest
+
+# Files that the command lines name.
+HERE = pathlib.Path(tempfile.gettempdir()) / "tf_direct_opt_command_lines"
+
+RUN = [
+    ("--epochs=0", "epochs"),
+    ("--epochs=x", "epochs"),
+    ("--batch_size=0", "batch_size"),
+    ("--batch_size=5000", "1437 training images; received 5000"),
+    ("--learning_rate=-1", "learning_rate"),
+    ("--learning_rate=nan", "--learning_rate to be a finite number"),
+    ("--learning_rate=inf", "--learning_rate to be a finite number"),
+    ("--learning_rate_schedule=linear", "<cosine|constant>"),
+    ("--seed=-1", "seed"),
+    (f"--seed={2**40}", "seed"),
+    ("--steps_per_execution=0", "steps_per_execution"),
+    ("--steps_per_execution=3", "Expected --steps_per_execution to divide the 1"),
+    ("--distribute=tpu", "<none|mirrored>"),
+    ("--distribute=mirrored --jit_compile", "Expected --distribute=mirrored without"),
+    ("--dtype_policy=float8", "dtype_policy"),
+    ("--watch=train", "<valid|test>"),
+    ("--watch_every=0", "watch_every"),
+    ("--watch_every=101", "Expected --watch_every of at most the 100 --epochs"),
+    ("--verbose=3", "verbose"),
+    ("--resume", "Expected --output_dir with --resume"),
+    ("--output_dir=", "received an empty name"),
+    (f"--output_dir={HERE}/file", "Expected --output_dir to be a folder that can be written"),
+    ("--output_dir=/proc/nothing/x", "Expected --output_dir to be a folder that can be written"),
+    (f"--output_dir={'a' * 300}", "File name too long"),
+    (f"--output_dir={HERE}/results", "which holds history.csv, but no flags.txt"),
+    (f"--output_dir={HERE}/results --resume", "which holds history.csv, but no flags.txt"),
+    (f"--output_dir={HERE}/run", "holds a run already. Please add --resume"),
+    (f"--output_dir={HERE}/run --resume", "Expected the flags of the run in"),
+    (f"--output_dir={HERE}/damaged --resume", "received a damaged file"),
+    (f"--output_dir={HERE}/checkpoints_is_a_file", "checkpoints to be a folder"),
+    (f"--output_dir={HERE}/history_is_a_folder", "history.csv to be a file"),
+    ("--dataset=cifar", "value should be one of <digits|mnist|"),
+    ("--dataset=mnist --data_dir=/nowhere", "Expected the data set 'mnist'"),
+    (f"--dataset=mnist --data_dir={HERE}/tfds", "dataset_info.json"),
+    ("--epochz=3", "Unknown command line flag 'epochz'"),
+    ("stray", "Expected flags only; received the arguments ['stray']"),
+    ("--flagfile=/nowhere", "/nowhere"),
+    (f"--flagfile={HERE}/latin1.flags", "utf-8"),
+    ("--hidden_units=0", "hidden_units"),
+    ("--epsilon=0", "has to be positive"),
+    ("--epsilon=nan", "epsilon"),
+    ("--epsilon=inf", "--epsilon to be a finite number"),
+    ("--epsilon_final=-0.1", "has to be positive"),
+    ("--epsilon_rate=-1", "epsilon_rate"),
+    ("--epsilon_schedule=linear", "<two_phase|constant|exponential>"),
+    ("--difference=up", "<toward_better|away_from_worse|central>"),
+    ("--kl_schedule=cubic", "kl_schedule"),
+    ("--kl_weight=-1", "kl_weight"),
+    ("--kl_weight=nan", "--kl_weight to be a finite number"),
+    ("--kl_weight_first=0", "has to be positive"),
+    ("--kl_schedule=annealed --kl_weight=20", "Expected 0 < --kl_weight <= --kl_weight_first"),
+    ("--warmup_epochs=-1", "warmup_epochs"),
+]
+ESTIMATOR = [
+    ("--estimator=reinforce", "Expected `estimator` to be one of"),
+    ("--temperature=0", "has to be positive"),
+    ("--temperature=inf", "--temperature to be a finite number"),
+    ("--temperature_rate=-1", "temperature_rate"),
+    ("--temperature_final=0", "has to be positive"),
+]
+OUT = f"--output_dir={HERE}/new"
+LINES = {
+    "examples/train_vae.py": [
+        *RUN,
+        *ESTIMATOR,
+        ("--k=1", "k=1"),
+        ("--k=two", "k=two"),
+        ("--k=1000000", "fit into memory"),
+        ("--num_variables=0", "num_variables"),
+        ("--estimator=exact --num_variables=2", "Expected one variable"),
+        ("--estimator=disarm --k=3", "Expected"),
+    ],
+    "examples/train_structured_vae.py": [
+        *RUN,
+        ("--n=0", "n=0"),
+        ("--n=21", "Expected --n of at most 20 with --solver=enumerate"),
+        (
+            "--n=21 --structure=none --perturbation=configurations",
+            "Expected --n of at most 20 with --perturbation=configurations",
+        ),
+        ("--num_candidates=1", "num_candidates"),
+        ("--structure=tree", "<pairwise|none>"),
+        ("--solver=simplex", "<enumerate|maxflow|milp>"),
+        ("--perturbation=pairs", "<unary|all|configurations>"),
+        ("--solver=maxflow --perturbation=configurations", "Expected --solver=enumerate with"),
+        ("--solver=maxflow --perturbation=all", "Expected --perturbation=unary with"),
+        ("--solver=maxflow --nononnegative", "Expected --nonnegative couplings"),
+        ("--solver=milp --jit_compile", "Expected --nojit_compile"),
+        ("--solver=maxflow --n=20000", "fit into memory"),
+    ],
+    "examples/train_semi_supervised.py": [
+        *RUN,
+        *ESTIMATOR,
+        ("--num_labels=0", "num_labels"),
+        ("--num_labels=5000", "Expected from 1 to 1437 labels"),
+        ("--num_labels=105", "Expected a number of labels that the 10 classes divide"),
+        ("--num_labels=1430", "Expected 143 labelled images of each class; class"),
+        ("--labelled_per_batch=0", "labelled_per_batch"),
+        ("--labelled_per_batch=100", "Expected --labelled_per_batch below the --batch_size"),
+        ("--label_epochs=-1", "label_epochs"),
+        ("--label_epsilon=0", "has to be positive"),
+        ("--label_epsilon=nan", "label_epsilon"),
+        ("--label_cost=-1", "has to be positive"),
+        ("--label_cost=inf", "--label_cost to be a finite number"),
+        ("--label_loss=hinge", "<direct|cross_entropy>"),
+        ("--gaussian_dim=0", "gaussian_dim"),
+        ("--encoder=transformer", "<dense|conv>"),
+        ("--max_shift=-1", "max_shift"),
+        ("--max_rotation=nan", "--max_rotation to be a finite number"),
+        ("--max_zoom=2", "max_zoom"),
+        ("--max_shear=inf", "--max_shear to be a finite number"),
+        ("--dataset=omniglot", "Expected a --dataset whose parts have classes in common"),
+    ],
+    "experiments/compare_estimators.py": [
+        ("", "Expected --output_dir"),
+        (f"{OUT} --k=3", "Expected --ks here; received --k."),
+        (f"{OUT} --dataset=digits", "Expected --datasets here"),
+        (f"{OUT} --seed=3", "Expected --seeds here"),
+        (f"{OUT} --estimator=direct", "Expected --estimators here"),
+        (f"{OUT} --ks=1", "Expected integers of at least 2 in --ks"),
+        (f"{OUT} --ks=2,x", "Expected integers of at least 2 in --ks"),
+        (f"{OUT} --ks=", "Expected at least one entry in --ks"),
+        (f"{OUT} --seeds=-1", "Expected integers of at least 0 in --seeds"),
+        (f"{OUT} --seeds={2**40}", "Expected integers of at least 0 in --seeds"),
+        (f"{OUT} --estimators=", "Expected at least one entry in --estimators"),
+        (f"{OUT} --estimators=direct,magic", "Expected `estimator` to be one of"),
+        (f"{OUT} --estimators=direct,exact --num_variables=2", "Expected one variable"),
+        (f"{OUT} --datasets=cifar", "Expected --datasets of digits, mnist"),
+        (f"{OUT} --datasets=mnist --data_dir=/nowhere", "Expected the data set 'mnist'"),
+        (f"{OUT} --limits=/nowhere", "Expected --limits to be the output of"),
+        (f"{OUT} --limits={HERE}/file", "Expected --limits to be the output of"),
+        (f"{OUT} --watch_every=200", "Expected --watch_every of at most"),
+        (f"{OUT} --decoder_evaluations=0", "decoder_evaluations"),
+        (f"{OUT} --decoder_evaluations=5 --cpu_seconds=5", "Expected --learning_rate_schedule="),
+        (f"{OUT} --cpu_seconds=nan", "cpu_seconds"),
+        (f"--output_dir={HERE}/file", "Expected --output_dir to be a folder"),
+        (f"{OUT} stray", "Expected flags only"),
+    ],
+    "experiments/semi_supervised_table.py": [
+        ("", "Expected --output_dir"),
+        (f"{OUT} --num_labels=50", "Expected --label_counts here; received --num_labels."),
+        (f"{OUT} --methods=svm", "Expected --methods of direct"),
+        (f"{OUT} --once=svm", "Expected --once of direct"),
+        (f"{OUT} --label_counts=ten", "Expected integers of at least 1 in --label_counts"),
+        (f"{OUT} --label_counts=50,105", "that the 10 classes divide"),
+        (f"{OUT} --label_counts=50,5000", "Expected from 1 to 1437 labels"),
+        (f"{OUT} --seeds=", "Expected at least one entry in --seeds"),
+        (f"{OUT} --datasets=omniglot", "whose parts have classes in common"),
+        (f"{OUT} --supervised_epochs=0", "supervised_epochs"),
+    ],
+    "experiments/gradient_quality.py": [
+        (f"{OUT} --k=20 --num_variables=3", "Expected at most 4096 codes"),
+        (f"{OUT} extra", "Expected flags only"),
+        (f"{OUT} --draws=1", "draws"),
+        (f"{OUT} --estimators=magic", "Expected --estimators of"),
+        (f"{OUT} --estimators=disarm --k=3", "Expected --estimators of"),
+        ("--output_dir=", "received an empty name"),
+    ],
+    "experiments/plot_comparison.py": [
+        ("", "table"),
+        ("--table=/nowhere", "Expected the table of a comparison"),
+        (f"--table={HERE}/file", "Expected the table of a comparison"),
+        (f"--table={HERE}/other.csv", "Expected the table of a comparison"),
+        (f"--table={HERE}/cut.csv", "Expected the table of a comparison"),
+        (f"--table={HERE}/table.csv --limits=/nowhere", "Expected --limits to be the output"),
+        (f"--table={HERE}/table.csv --across=time", "Expected --across of epoch"),
+        (f"--table={HERE}/table.csv --across=epoch:x", "Expected --across of epoch"),
+        (f"--table={HERE}/table.csv --across=", "Expected at least one entry in --across"),
+        (f"--table={HERE}/table.csv --output_dir=/nowhere", "Expected --output_dir to be a folder"),
+    ],
+    "examples/learn_matching.py": [
+        ("--seeds=x", "Expected integers of at least 0 in --seeds"),
+        ("--seeds=", "Expected at least one entry in --seeds"),
+        ("--epochs=0", "epochs"),
+        ("--method=magic", "method"),
+        ("--learning_rate=-1", "learning_rate"),
+        ("--learning_rate=nan", "finite number"),
+        ("--pixel_noise=-1", "pixel_noise"),
+        ("--epsilon=0", "has to be positive"),
+        ("--temperature=0", "has to be positive"),
+        ("--output_dir=", "received an empty name"),
+        (f"--output_dir={HERE}/file", "folder"),
+        ("stray", "Expected flags only"),
+    ],
+    "benchmarks/em_limit.py": [
+        ("--num_categories=x", "Expected integers of at least 1 in --num_categories"),
+        ("--dataset=cifar", "dataset"),
+        ("--dataset=mnist --data_dir=/nowhere", "Expected the data set 'mnist'"),
+        ("--iterations=0", "iterations"),
+        ("stray", "Expected flags only"),
+    ],
+    "benchmarks/epoch_seconds.py": [
+        ("--num_categories=1", "Expected integers of at least 2 in --num_categories"),
+        ("--num_images=50", "Expected --batch_size of at most the 50 --num_images"),
+        ("--estimator=magic", "Expected `estimator` to be one of"),
+        ("--epochs=0", "epochs"),
+        ("--batch_size=0", "batch_size"),
+    ],
+    "benchmarks/structured_step.py": [
+        ("--n=0", "Expected integers of at least 1 in --n"),
+        ("--solver=magic", "solver"),
+        ("--structure=tree", "structure"),
+        ("--perturbation=magic", "perturbation"),
+        ("--steps=0", "steps"),
+    ],
+    "benchmarks/argmax_seconds.py": [
+        ("--solvers=magic", "Expected --solvers of enumerate"),
+        ("--ns=x", "Expected integers of at least 0 in --ns"),
+        ("--ns=30", "Expected --ns of at most 20"),
+        ("--repeats=0", "repeats"),
+    ],
+    "benchmarks/perturbation_law.py": [
+        ("--n=x", "Expected integers of at least 1 in --n"),
+        ("--n=30", "Expected --n of at most 15"),
+        ("--scales=x", "Expected finite numbers in --scales"),
+        ("--scales=nan", "Expected finite numbers in --scales"),
+        ("--draws=0", "draws"),
+    ],
+}
+
+TABLE = (
+    "dataset,num_variables,k,estimator,seed,epoch,cpu_seconds,decoder_evaluations,negative_elbo,"
+    "bound,kl_weight,epsilon,temperature\ndigits,1,3,direct,1,1,0.1,1,30,29,1,1,\n"
+)
+
+
+@pytest.fixture(scope="module")
+def here():
+    """The files that the command lines name; they have to be there, unchanged, at the end."""
+    shutil.rmtree(HERE, ignore_errors=True)
+    info = HERE / "tfds/mnist/3.0.1"
+    for folder in ("results", "run", "damaged", "checkpoints_is_a_file", "history_is_a_folder"):
+        (HERE / folder).mkdir(parents=True)
+    info.mkdir(parents=True)
+    (HERE / "history_is_a_folder/history.csv").mkdir()
+    contents = {
+        "file": "", "results/history.csv": "mine", "run/flags.txt": "--k=77\n",
+        "checkpoints_is_a_file/checkpoints": "mine", "other.csv": "a,b\n1,2\n",
+        "table.csv": TABLE, "cut.csv": TABLE[:-30],
+        "tfds/mnist/3.0.1/dataset_info.json": '{"splits": [',
+    }  # fmt: skip
+    for name, text in contents.items():
+        (HERE / name).write_text(text)
+    (HERE / "damaged/flags.txt").write_bytes(b"--k=\xff\xfe")
+    (HERE / "latin1.flags").write_bytes(b"--dataset=\xe4\xf6\n")
+    before = state_of(HERE)
+    yield
+    assert state_of(HERE) == before
+    shutil.rmtree(HERE)
+
+
+def state_of(folder):
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_there_are_enough():
+    assert sum(map(len, LINES.values())) >= 150
+
+
+@pytest.mark.parametrize("program", LINES)
+def test_bad_command_lines(program, here):
+    lines = [line.split() for line, _ in LINES[program]]
+    answers = programs.refusals(program, lines)
+    faults = []
+    for (line, message), (code, out, err, left) in zip(LINES[program], answers, strict=True):
+        (said, *more) = err.splitlines() or [""]
+        if not (
+            code != 0 and out == "" and left == [] and not more and message in said
+            and said.startswith("error: Expected") and "received" in said
+        ):  # fmt: skip
+            faults.append((line, message, code, out, err, left))
+    assert not faults, json.dumps(faults, indent=1)

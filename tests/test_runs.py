@@ -1,0 +1,267 @@
+"""A run of any Keras model: what it leaves, refuses, and how it goes on."""
+
+import csv
+
+import keras
+import numpy as np
+import programs
+import pytest
+import tensorflow as tf
+from run_folders import checkpoints_of
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tf_direct_opt import runs
+from tf_direct_opt.callbacks import drop_events
+from tf_direct_opt.runs import batches
+
+EPOCHS = 4
+
+
+def model_of_ones_own():
+    """Nothing of this package in it; its dropout draws anew every step."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.layers.Dense(4, "relu"), keras.layers.Dropout(0.5, seed=1), keras.layers.Dense(1)]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.build((None, 3))
+    return model
+
+
+def examples(first, last):
+    """Batches of the epochs from `first` to `last`, each in its own order."""
+    x = tf.constant(np.random.default_rng(0).normal(size=[40, 3]), tf.float32)
+    return batches.index_batches(40, 10, 5, first, last).map(
+        lambda index: (tf.gather(x, index), tf.reduce_sum(tf.gather(x, index), 1))
+    )
+
+
+def held_out():
+    return tf.data.Dataset.from_tensor_slices((np.eye(3), np.ones(3))).batch(3)
+
+
+def fit(folder, epochs=EPOCHS, resume=False, settings=None, more=()):
+    with runs.Run(folder, settings or {"width": 4}, resume) as run:
+        model = model_of_ones_own()
+        done = run.restore(model)
+        model.fit(
+            examples(done, epochs), initial_epoch=done, epochs=epochs, steps_per_epoch=4,
+            verbose=0, shuffle=False, validation_data=held_out(),
+            callbacks=[*run.callbacks(), *more],
+        )  # fmt: skip
+        if epochs == EPOCHS:
+            run.save(model, {"loss": 0.0})
+    return model
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, fit(folder)
+
+
+class Cut(keras.callbacks.Callback):
+    """Ends a process, as it were, when an epoch is over and its checkpoint is not yet written."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def steps_in_events(folder):
+    """The steps of every scalar, by its name, and how often each is there."""
+    found = {}
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(folder / "tensorboard" / part)).Reload()
+        for tag in events.Tags()["tensors"]:
+            found[part, tag] = [event.step for event in events.Tensors(tag)]
+    return found
+
+
+def test_resumed_it_is_the_uninterrupted_run_bit_for_bit(whole, tmp_path):
+    folder, expected = whole
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, more=[Cut(2)])
+    assert not (tmp_path / "metrics.json").exists()
+    resumed = fit(tmp_path, resume=True)
+    for a, b in zip(expected.variables, resumed.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    for a, b in zip(expected.optimizer.variables, resumed.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in folder.iterdir()}
+    assert steps_in_events(tmp_path) == steps_in_events(folder)
+
+
+def test_an_epoch_between_its_events_and_its_checkpoint_stands_once(whole, tmp_path):
+    folder, _ = whole
+
+    def die(epoch, logs):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with runs.Run(tmp_path, {"width": 4}) as run:
+        model = model_of_ones_own()
+        run.restore(model)
+        *before, checkpoint = run.callbacks()
+        dying = keras.callbacks.LambdaCallback(on_epoch_end=die)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(
+                examples(0, 4), epochs=4, steps_per_epoch=4, verbose=0, shuffle=False,
+                validation_data=held_out(), callbacks=[*before, dying, checkpoint],
+            )  # fmt: skip
+    assert 2 in steps_in_events(tmp_path)["train", "epoch_loss"]
+    fit(tmp_path, resume=True)
+    expected = steps_in_events(folder)
+    assert expected["train", "epoch_loss"] == [0, 1, 2, 3]
+    assert expected["validation", "evaluation_loss_vs_iterations"] == [4, 8, 12, 16]
+    assert steps_in_events(tmp_path) == expected
+
+
+def test_an_event_file_cut_in_its_last_event_is_read(whole, tmp_path):
+    (path,) = (whole[0] / "tensorboard/train").glob("events*")
+    content = path.read_bytes()
+    copy = tmp_path / path.name
+    copy.write_bytes(content[:-5])
+    drop_events(tmp_path, 3, 12)
+    steps = [e.step for e in EventAccumulator(str(tmp_path)).Reload().Tensors("epoch_loss")]
+    assert steps == [0, 1, 2]
+
+
+def test_settings_are_written_when_an_epoch_is_done(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "a", more=[Cut(0)])
+    # Nothing has begun: a corrected command may use the folder, with resume or without.
+    assert not (tmp_path / "a/flags.txt").exists()
+    fit(tmp_path / "a", epochs=1, settings={"width": 5})
+    assert (tmp_path / "a/flags.txt").read_text() == "--width=5\n"
+
+
+def test_settings_as_lines_of_a_flagfile():
+    settings = {"b": True, "a": False, "n": 3, "none": None, "list": [1, 2], "x": 0.5}
+    assert runs.Run("a", settings)._lines() == ["--noa", "--b", "--list=1,2", "--n=3", "--x=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("resume", "settings", "message"),
+    [
+        (False, {"width": 4}, "holds a run already. Please add --resume"),
+        (True, {"width": 5}, "in one of the two only are --width=4 --width=5"),
+    ],
+)
+def test_folder_of_another_run(whole, resume, settings, message):
+    with pytest.raises(ValueError, match=message):
+        runs.Run(whole[0], settings, resume).check()
+
+
+def test_settings_that_are_free_may_change(whole):
+    runs.Run(whole[0], {"width": 5}, resume=True, free=("width",)).check()
+
+
+@pytest.mark.parametrize("name", ["history.csv", "model.keras", "metrics.json", "checkpoints/a"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_results_that_no_run_left_are_not_touched(tmp_path, name, resume):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"which holds {name[:-2] if '/' in name else name}, but"):
+        fit(tmp_path, resume=resume)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_other_files_are_left_alone(tmp_path):
+    kept = ("notes.txt", ".tmp-notes", ".tmp-1-notes.txt", "checkpoint")
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".tmp-2-history.csv").mkdir()
+    fit(tmp_path, epochs=1)
+    assert {(tmp_path / name).read_text() for name in kept} == {"mine"}
+    assert (tmp_path / ".tmp-2-history.csv").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("checkpoints", "a folder"), ("tensorboard", "a folder"), ("history.csv", "a file"),
+        ("flags.txt", "a file"), ("metrics.json", "a file"),
+    ],
+)  # fmt: skip
+def test_folders_where_files_go_and_the_reverse(tmp_path, name, kind):
+    if kind == "a folder":
+        (tmp_path / name).write_text("")
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"Expected .*{name} to be {kind}"):
+        runs.Run(tmp_path).check()
+
+
+def test_damaged_settings(whole, tmp_path):
+    (tmp_path / "flags.txt").write_bytes(b"--width=4\n\xff\xfe")
+    with pytest.raises(ValueError, match="received a damaged file"):
+        runs.Run(tmp_path, {"width": 4}, resume=True).check()
+    (tmp_path / "flags.txt").write_text("--wid")
+    with pytest.raises(ValueError, match="received others, or a damaged file"):
+        runs.Run(tmp_path, {"width": 4}, resume=True).check()
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "cut", "cut in a number", "binary"])
+def test_damaged_history(whole, tmp_path, damage):
+    _, model = whole
+    fit(tmp_path, epochs=2)
+    path = tmp_path / "history.csv"
+    text = path.read_text()
+    if damage == "deleted":
+        path.unlink()
+    elif damage == "binary":
+        path.write_bytes(b"\xff\xfe" + text.encode())
+    else:
+        path.write_text(
+            {
+                "emptied": "",
+                "cut": text[: text.rindex("\n1,") + 1],
+                "cut in a number": text[:-2],
+            }[damage]
+        )
+    with (
+        runs.Run(tmp_path, {"width": 4}, resume=True) as run,
+        pytest.raises(ValueError, match="Expected the rows of 2 finished epochs"),
+    ):
+        run.restore(model)
+
+
+def test_two_processes_in_one_folder(tmp_path):
+    script = tmp_path / "second.py"
+    folder = tmp_path / "run"
+    second = f"with runs.Run({str(folder)!r}, {{'width': 4}}, True): pass"
+    script.write_text(f"from tf_direct_opt import runs\n{second}\n")
+    with runs.Run(folder, {"width": 4}) as run:
+        model = model_of_ones_own()
+        run.restore(model)
+        model.fit(
+            examples(0, 2),
+            epochs=2,
+            steps_per_epoch=4,
+            verbose=0,
+            shuffle=False,
+            callbacks=run.callbacks(),
+        )
+        code, _, err = programs.run(script)
+        assert code == 1
+        assert "Expected a folder that no other process is filling; received" in err
+    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert len(checkpoints_of(folder)) == 2
+    assert not (folder / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_made():
+    for name in ("/proc/nothing", "a" * 300, "/dev/null"):
+        with (
+            pytest.raises(ValueError, match="Expected --output_dir to be a folder that can be"),
+            runs.Run(name),
+        ):
+            pass
+    with pytest.raises(ValueError, match="received an empty name"):
+        runs.Run("")

@@ -1,0 +1,247 @@
+"""Flags of training, and training by them: the same for every program that trains a VAE.
+
+    run = training.prepare(module, title)     # flags that fit together, a folder that is free
+    figures = training.train(run, feed, build_model)
+
+TensorFlow is imported when the model is made: a mistake in a command line is answered at once.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+from absl import flags
+
+from tf_direct_opt.runs import Run
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_integer("epochs", 100, "Epochs in all.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 100, "Batch size, over all replicas.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 3e-3, "Adam's learning rate, at its highest.", 0.0)
+flags.DEFINE_enum(
+    "learning_rate_schedule", "cosine", ["cosine", "constant"], "cosine: to 0 over --epochs."
+)
+flags.DEFINE_integer("seed", 0, "Same seed, same weights (on CPU).", 0, 2**31 - 1)
+flags.DEFINE_bool("deterministic", False, "Deterministic kernels where they are not (GPU).")
+flags.DEFINE_string("output_dir", None, "Folder of the results [a new one under runs/].")
+flags.DEFINE_bool("resume", False, "Go on with the run in --output_dir, if there is one.")
+flags.DEFINE_bool("jit_compile", None, "XLA [Keras decides: on a GPU only].")
+flags.DEFINE_integer("steps_per_execution", 1, "Training steps in one call.", lower_bound=1)
+flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "tf.distribute strategy.")
+flags.DEFINE_enum(
+    "dtype_policy", "float32", ["float32", "mixed_float16", "mixed_bfloat16"], "Keras' policy."
+)
+flags.DEFINE_enum("watch", "valid", ["valid", "test"], "Images evaluated while training.")
+flags.DEFINE_integer("watch_every", 1, "Epochs from one such evaluation to the next.", 1)
+flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 a line an epoch.", 0, 2)
+
+# Flags that say where to run, not what: they may change when a run is resumed.
+_FREE_ON_RESUME = ("cache", "data_dir", "download", "output_dir", "verbose")
+
+
+def prepare(module: str, title: str) -> Run:
+    """Checks the flags against each other and the output folder, which is not made yet.
+
+    Args:
+        module: absl's name of the module whose key flags describe the run.
+        title: start of the name of a new output folder.
+
+    Raises:
+        ValueError: flags that do not fit together, or an output folder that holds another run or
+            cannot be written.
+    """
+    if FLAGS.distribute == "mirrored" and FLAGS.jit_compile:
+        raise ValueError(
+            "Expected --distribute=mirrored without --jit_compile; received both, which Keras "
+            "cannot combine. Please leave one of them out."
+        )
+    if FLAGS.watch_every > FLAGS.epochs:
+        raise ValueError(
+            f"Expected --watch_every of at most the {FLAGS.epochs} --epochs; received "
+            f"{FLAGS.watch_every}. Please give fewer."
+        )
+    if FLAGS.resume and FLAGS.output_dir is None:
+        raise ValueError(
+            "Expected --output_dir with --resume; received none. Please give the folder of the "
+            "run to go on with."
+        )
+    if FLAGS.output_dir is None:
+        FLAGS.output_dir = os.path.join("runs", f"{title}-{time.strftime('%Y%m%d-%H%M%S')}")
+    # Key flags: neither absl's own nor those of TFDS.
+    key_flags = FLAGS.get_key_flags_for_module(module)
+    settings = {flag.name: flag.value for flag in key_flags if flag.name != "resume"}
+    run = Run(FLAGS.output_dir, settings, FLAGS.resume, _FREE_ON_RESUME)
+    run.check()
+    return run
+
+
+def train(run: Run, feed, build_model: Callable) -> dict:
+    """Trains a model in the folder of a run, or goes on training it.
+
+    Args:
+        run: an entered one.
+        feed: a `batches.Feed` of a `data.Images`.
+        build_model: feed -> uncompiled model with `pictures`, `decoded_codes` and `details`.
+
+    Returns:
+        What the run was and the figures of its test images, in nats.
+
+    Raises:
+        ValueError: flags that do not fit the data, or a checkpoint that cannot be read.
+    """
+    say(f"Results go to {run.directory}.")
+    model = compiled(feed, build_model)
+    initial_epoch = run.restore(model)
+    if initial_epoch > FLAGS.epochs:
+        raise ValueError(
+            f"Expected a run of at most {FLAGS.epochs} --epochs; received {run.directory} with "
+            f"{initial_epoch} finished ones. Please give more --epochs, or another --output_dir."
+        )
+    if initial_epoch:
+        say(f"Resumed after epoch {initial_epoch} of {FLAGS.epochs}.")
+    with _divergence_explained():
+        model.fit(
+            feed.training(initial_epoch, FLAGS.epochs),
+            initial_epoch=initial_epoch,
+            epochs=FLAGS.epochs,
+            steps_per_epoch=feed.steps,
+            shuffle=False,
+            validation_data=feed.evaluation(FLAGS.watch),
+            validation_freq=FLAGS.watch_every,
+            verbose=FLAGS.verbose,
+            callbacks=run.callbacks(feed.images.valid[:25]),
+        )
+        say(f"Evaluating the {len(feed.images.test)} test images.")
+        verbose = int(FLAGS.verbose == 1)
+        test = model.evaluate(feed.evaluation("test"), return_dict=True, verbose=verbose)
+    test = {"negative_elbo": test.pop("loss"), **test}
+    _write_codes(run, model)
+    run.save(model, test, **_details(model, feed.images))
+    return {
+        "dataset": feed.images.name,
+        "seed": FLAGS.seed,
+        "epochs": FLAGS.epochs,
+        "output_dir": str(run.directory),
+        "test": test,
+    }
+
+
+def compiled(feed, build_model: Callable):
+    """The model with its optimizer, both built.
+
+    Raises:
+        ValueError: flags that the model or the number of images does not allow.
+    """
+    import keras
+    import tensorflow as tf
+
+    if feed.steps % FLAGS.steps_per_execution:
+        raise ValueError(
+            f"Expected --steps_per_execution to divide the {feed.steps} steps of an epoch; "
+            f"received {FLAGS.steps_per_execution}. Please give another number."
+        )
+    keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(FLAGS.dtype_policy)
+    with _strategy().scope():
+        model = build_model(feed)
+        model.compile(
+            optimizer=keras.optimizers.Adam(_learning_rate(feed.steps)),
+            jit_compile=_jit_compile(),
+            steps_per_execution=FLAGS.steps_per_execution,
+        )
+        model.build((None, *feed.images.image_shape))
+        model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def cpu_seconds_an_epoch(feed, build_model: Callable) -> float:
+    """CPU seconds that training takes an epoch: those of the second of two, which are not kept."""
+    import keras
+
+    model = compiled(feed, build_model)
+    for epoch in range(2):  # The first one is traced.
+        start = time.process_time()
+        model.fit(
+            feed.training(epoch, epoch + 1), steps_per_epoch=feed.steps, shuffle=False, verbose=0
+        )
+        seconds = time.process_time() - start
+    keras.backend.clear_session()
+    return seconds
+
+
+def say(line: str) -> None:
+    """Prints a line for somebody who watches, unless --verbose=0."""
+    if FLAGS.verbose:
+        print(line, flush=True)
+
+
+@contextlib.contextmanager
+def _divergence_explained():
+    """One line instead of a graph's traceback where logits or losses are no longer finite."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if "Expected finite" not in str(error):
+            raise
+        raise ValueError(
+            "Expected finite logits and losses; received others: training diverged. The last "
+            "finite checkpoint is kept; please start again with a lower --learning_rate in another "
+            "--output_dir."
+        ) from error
+
+
+def _learning_rate(steps: int):
+    import keras
+
+    if FLAGS.learning_rate_schedule == "constant":
+        return FLAGS.learning_rate
+    return keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.epochs * steps)
+
+
+def _strategy():
+    import tensorflow as tf
+
+    if FLAGS.distribute == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def _jit_compile():
+    if FLAGS.distribute == "mirrored":
+        return False
+    return "auto" if FLAGS.jit_compile is None else FLAGS.jit_compile
+
+
+def _write_codes(run: Run, model) -> None:
+    """Writes codes.png: what each code decodes to."""
+    import numpy as np
+    import tensorflow as tf
+
+    from tf_direct_opt import callbacks, files
+
+    grid = callbacks.image_grid(model.decoded_codes()).numpy()
+    pixels = np.kron(grid[..., 0], np.ones((4, 4)))[..., np.newaxis]
+    with files.replacing(run.directory / "codes.png") as temporary:
+        temporary.write_bytes(tf.io.encode_png(np.uint8(np.round(255 * pixels))).numpy())
+
+
+def _details(model, images) -> dict:
+    """What metrics.json says of a run beside what every run says."""
+    estimator = model.estimator.get_config()
+    return {
+        **model.details(),
+        "schedules": {
+            **{name: estimator[name] for name in ("epsilon", "temperature") if name in estimator},
+            "kl_weight": model.get_config()["kl_weight"],
+            "learning_rate": model.optimizer.get_config()["learning_rate"],
+        },
+        "seed": FLAGS.seed,
+        "num_images": {part: len(getattr(images, part)) for part in ("train", "valid", "test")},
+    }
