@@ -27,7 +27,7 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
     for module in (
-        tdo.layers, tdo.models, tdo.estimators, tdo.gibbs, tdo.direct, tdo.perturbation,
+        tdo.layers, tdo.models, tdo.estimators, tdo.posteriors, tdo.direct, tdo.perturbation,
         tdo.solvers, tdo.files,
     ):  # fmt: skip
         doctest_namespace.update({k: v for k, v in vars(module).items() if k[0] != "_"})

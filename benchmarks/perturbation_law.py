@@ -15,10 +15,8 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from tf_direct_opt import gibbs
-from tf_direct_opt.estimators import StructuredDirect
+from tf_direct_opt.estimators import Flips
 from tf_direct_opt.runs import command_line
-from tf_direct_opt.solvers import pairwise_binary
 
 flags.DEFINE_list("n", ["4", "6", "8"], "Binary variables.")
 flags.DEFINE_list("scales", ["0", "0.5", "1", "2"], "Size of the couplings.")
@@ -29,18 +27,18 @@ _INSTANCES = flags.DEFINE_integer("instances", 10, "Random potentials.", lower_b
 def compare(num_variables: int, scale: float, draws: int, instances: int) -> dict:
     """The row that is printed for one n and scale."""
     generator = np.random.default_rng(0)
-    estimator = StructuredDirect(num_variables, perturbation="unary", seed=0)
-    size = pairwise_binary.num_statistics(num_variables)
+    estimator = Flips(num_variables, perturbation="unary", seed=0)
+    (size,) = estimator.posterior.parameter_shape
     figures = []
     for instance in range(instances):
         potentials = generator.normal(size=[1, size])
         potentials[:, num_variables:] *= scale
         potentials = tf.constant(potentials, tf.float32)
-        scores = pairwise_binary.configuration_scores(potentials, num_variables)[0]
-        exact = tf.nn.softmax(scores).numpy()
-        tiled = tf.repeat(potentials, draws, axis=0)
-        perturbed = _frequencies(estimator.draw(tiled, [instance, 1])[..., 1])
-        chance = _frequencies(gibbs.sample(potentials, num_variables, draws, [instance, 2])[0])
+        posterior = estimator.posterior(potentials)
+        exact = posterior.probabilities()[0].numpy()
+        tiled = estimator.posterior(tf.repeat(potentials, draws, axis=0))
+        perturbed = _frequencies(posterior, estimator.draw(tiled, [instance, 1]))
+        chance = _frequencies(posterior, posterior.sample(draws, [instance, 2])[0])
         seen = perturbed > 0
         figures.append(
             {
@@ -59,11 +57,10 @@ def compare(num_variables: int, scale: float, draws: int, instances: int) -> dic
     }
 
 
-def _frequencies(bits):
-    """Share of each configuration among bits [draws, n]."""
-    powers = 2 ** np.arange(bits.shape[1])[::-1]
-    index = bits.numpy().astype(np.int64) @ powers
-    return np.bincount(index, minlength=2 ** bits.shape[1]) / len(index)
+def _frequencies(posterior, codes):
+    """Share of each configuration among codes [draws, n, 2]."""
+    index = posterior.index(codes).numpy()
+    return np.bincount(index, minlength=posterior.num_configurations) / len(index)
 
 
 def main():

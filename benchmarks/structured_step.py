@@ -68,7 +68,7 @@ def measure(num_variables: int) -> dict:
         "n": num_variables,
         "structure": _STRUCTURE.value,
         "solver": _SOLVER.value,
-        "perturbation": model.estimator.perturbation,
+        "perturbation": model.perturbation,
         "batch_size": _BATCH_SIZE.value,
         "jit_compile": _JIT_COMPILE.value,
         "steps": _STEPS.value,

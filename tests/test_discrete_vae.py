@@ -77,7 +77,8 @@ def test_training_finds_the_codes(estimator):
     assert test["code_perplexity"] > 3.8
 
 
-@pytest.mark.parametrize("name", estimators.names())
+# The one of structured posteriors has its own model.
+@pytest.mark.parametrize("name", sorted({*estimators.names()} - {"flips"}))
 def test_every_estimator_trains(name):
     variables = 1 if name == "exact" else 3
     estimator = estimators.get(name, seed=0)

@@ -141,9 +141,9 @@ def recorded_noise(model, parameters, monkeypatch):
     noise, make_loss_fn = [], model.make_loss_fn
     _, mean, scale = split(parameters)
 
-    def recording(*arguments, draw, **options):
+    def recording(images, draw, *arguments, **options):
         noise.append((draw.numpy() - mean) / scale)
-        return make_loss_fn(*arguments, draw=draw, **options)
+        return make_loss_fn(images, draw, *arguments, **options)
 
     monkeypatch.setattr(model, "make_loss_fn", recording)
     return noise
@@ -257,8 +257,8 @@ def test_kl_is_that_of_draws():
     # 2 images of 200 000 draws, 4 standard errors: fails for 1 set of seeds in 8000.
     model, _ = gradient_model()
     _, parameters = gradient_problem(2)
-    logits, components = model.split(tf.constant(parameters))
-    kl, probabilities = model.kl_and_probabilities((logits, model._gaussian_kl(components)))
+    posterior = model.posterior(tf.constant(parameters))
+    kl, probabilities = posterior.kl_to_prior(), posterior.marginals()
     logits, mean, scale = split(parameters)
     p = scipy.special.softmax(logits, axis=1)
     np.testing.assert_allclose(probabilities[:, 0], p, rtol=1e-5)
@@ -424,7 +424,7 @@ def test_evaluate_is_the_integral_over_the_gaussian():
     bounds = []
     for num_samples in (1, 10):
         model.num_eval_samples = num_samples
-        figures = model.evaluation(*model.split(tf.constant(parameters)), images)
+        figures = model.bounds(images, model.posterior(tf.constant(parameters)))
         bounds.append(np.mean(figures["importance_weighted_nll"]))
     model.num_eval_samples = 300
     model.compile()

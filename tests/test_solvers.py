@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from solver_contract import SolverContract
 
-from tf_direct_opt import solvers
-from tf_direct_opt.solvers import base, pairwise_binary
+from tf_direct_opt import binary, solvers
+from tf_direct_opt.solvers import base
 
 
 class TestCategorical(SolverContract):
@@ -144,7 +144,7 @@ class TestPairwiseBinary(SolverContract):
     sizes = ((1,), (2,), (3,), (6,), (9,))
 
     def event_shape(self, size):
-        return (pairwise_binary.num_statistics(*size),)
+        return (binary.num_statistics(*size),)
 
     def configurations(self, size):
         bits = np.array(list(itertools.product([0, 1], repeat=size[0])), np.float32)
@@ -159,7 +159,7 @@ class TestPairwiseBinaryMaxFlow(TestPairwiseBinary):
     # Couplings of both kinds that the solver takes: zero (about a third) and positive. The first
     # n entries are unary scores.
     def random(self, generator, shape):
-        n = {pairwise_binary.num_statistics(*size): size[0] for size in self.sizes}[shape[-1]]
+        n = {binary.num_statistics(*size): size[0] for size in self.sizes}[shape[-1]]
         scores = generator.normal(size=shape) - 0.5 * (np.arange(shape[-1]) < n) * (n - 1) / 2
         scores[:, n:] = np.maximum(scores[:, n:] + 0.5, 0.0)
         return scores
@@ -221,7 +221,7 @@ def test_large_spanning_trees_are_those_of_networkx():
 def test_solvers_of_pairwise_scores_agree_where_several_apply():
     # n = 16 is enumerated in chunks.
     n, generator = 16, np.random.default_rng(0)
-    scores = generator.normal(size=[6, pairwise_binary.num_statistics(n)]).astype(np.float32)
+    scores = generator.normal(size=[6, binary.num_statistics(n)]).astype(np.float32)
     expected = solvers.PairwiseBinary(n)(scores)
     np.testing.assert_array_equal(solvers.PairwiseBinaryMILP(n)(scores), expected)
     scores[:, n:] = np.maximum(scores[:, n:], 0.0)

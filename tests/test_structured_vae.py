@@ -4,11 +4,22 @@ import oracles
 import pytest
 import scipy.special
 import tensorflow as tf
+from posterior_contract import all_bits
 from test_discrete_vae import enumerated_evaluation, in_new_process, stripes
-from test_gibbs import brute_force
 
 from tf_direct_opt import schedules
 from tf_direct_opt.models import DiscreteVAE, StructuredVAE, structured_vae
+
+
+def brute_force(h):
+    """log Z, p, KL to uniform and mean statistics of potentials [d], in float64."""
+    n = int(np.sqrt(2 * len(h)))
+    _, statistics = all_bits(n)
+    scores = statistics @ h.astype(np.float64)
+    log_partition = scipy.special.logsumexp(scores)
+    log_p = scores - log_partition
+    p = np.exp(log_p)
+    return log_partition, p, p @ log_p + n * np.log(2), p @ statistics
 
 
 def make_model(compile_options=None, **config):
@@ -104,18 +115,6 @@ def test_evaluate_is_exact_by_enumeration():
     assert got == evaluate(model, images)
 
 
-def test_marginals_of_confident_posteriors_are_probabilities():
-    # Summed over 2^8 configurations they round to more than 1, of which the code perplexity took
-    # the logarithm.
-    model = make_model(num_variables=8)
-    potentials = tf.constant(5 * np.random.default_rng(0).normal(size=[200, 36]), tf.float32)
-    _, probabilities = model.kl_and_probabilities(potentials)
-    assert np.max(probabilities) == 1.0
-    assert np.min(probabilities) == 0.0
-    model.code_perplexity.update_state(probabilities[:1])
-    assert np.isfinite(model.code_perplexity.result())
-
-
 def test_the_importance_weighted_bound_is_a_bound_and_tightens():
     # 400 images: its standard error, of the noise alone, is below 0.05 nats from 10 draws on.
     model = make_model(num_eval_samples=1)
@@ -156,23 +155,22 @@ def test_without_couplings_it_is_the_discrete_vae():
     fit(discrete, epochs=5)
     logits = discrete(stripes())["logits"].numpy()
     h = logits[..., 1] - logits[..., 0]
-    kl, probabilities = discrete.kl_and_probabilities(logits)
+    independent = discrete.posterior(tf.constant(logits))
     expected = enumerated_evaluation(discrete, stripes())
     for structure, padding in (("none", 0), ("pairwise", 6)):
         model = make_model(structure=structure, decoder=discrete.decoder)
         model.build((None, 6, 6))
-        potentials = tf.constant(np.pad(h, [(0, 0), (0, padding)]))
-        got = model.kl_and_probabilities(potentials)
-        np.testing.assert_allclose(got[0], kl, atol=1e-4)
-        np.testing.assert_allclose(got[1], probabilities, atol=1e-5)
-        loss_fn = model.make_loss_fn(stripes(), training=False)
-        figures = model.evaluation(potentials, loss_fn)
+        posterior = model.posterior(tf.constant(np.pad(h, [(0, 0), (0, padding)])))
+        np.testing.assert_allclose(
+            posterior.kl_to_uniform(), independent.kl_to_uniform(), atol=1e-4
+        )
+        np.testing.assert_allclose(posterior.marginals(), independent.marginals(), atol=1e-5)
+        figures = model.bounds(posterior, model.make_loss_fn(stripes()))
         reconstruction = np.mean(figures["reconstruction"])
         assert reconstruction == pytest.approx(expected["reconstruction"], rel=1e-4)
         likelihood = np.mean(figures["negative_log_likelihood"])
         assert likelihood == pytest.approx(expected["likelihood"], rel=1e-4)
-        mode = model.posterior_mode(potentials)["code"]
-        np.testing.assert_array_equal(mode, discrete.posterior_mode(logits)["code"])
+        np.testing.assert_array_equal(posterior.mode(), independent.mode())
 
 
 def test_more_variables_than_can_be_enumerated():
@@ -240,7 +238,7 @@ def test_saved_model_in_a_new_process(tmp_path):
         ({"num_variables": 0}, "Expected `num_variables` to be an integer of at least 1"),
         ({"num_variables": 21}, "integer from 1 to 20"),
         ({"solver": "maxflow", "nonnegative": False}, "Expected `nonnegative` couplings"),
-        ({"solver": "milp", "perturbation": "configurations"}, "Expected solver='enumerate'"),
+        ({"solver": "milp", "perturbation": "configurations"}, "Expected solver='pairwise_binary'"),
         ({"epsilon": -1.0}, "Expected `epsilon`"),
         ({"encoder": keras.layers.Dense(3, name="encoder")}, "Expected 10 outputs an example"),
     ],

@@ -11,14 +11,15 @@ import typing
 
 if typing.TYPE_CHECKING:
     from tf_direct_opt import (
+        binary,
         callbacks,
         estimators,
         files,
-        gibbs,
         labels,
         layers,
         losses,
         models,
+        posteriors,
         runs,
         schedules,
         solvers,
@@ -30,18 +31,19 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "binary",
     "callbacks",
     "direct_argmax",
     "direct_loss",
     "epsilon_difference",
     "estimators",
     "files",
-    "gibbs",
     "labels",
     "layers",
     "losses",
     "models",
     "perturbed_argmax",
+    "posteriors",
     "runs",
     "sample_gumbel",
     "schedules",

@@ -3,7 +3,6 @@
 import math
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 
 def bernoulli_nll(
@@ -28,16 +27,6 @@ def bernoulli_nll(
     if pixel_logits.shape[0] == 1:
         return log_partition - tf.matmul(images, pixel_logits[0], transpose_b=True)
     return log_partition - tf.linalg.matvec(pixel_logits, images)
-
-
-def categorical_kl(
-    logits: tf.Tensor,  # [B, N, K]
-) -> tf.Tensor:
-    """KL(q || uniform) of N independent categorical variables, nats, summed over variables: [B]."""
-    logits = tf.cast(logits, tf.float32)
-    posterior = tfp.distributions.Categorical(logits=logits)
-    prior = tfp.distributions.Categorical(logits=tf.zeros_like(logits[0]))
-    return tf.reduce_sum(tfp.distributions.kl_divergence(posterior, prior), axis=-1)
 
 
 def exact_negative_log_likelihood(

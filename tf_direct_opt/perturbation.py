@@ -42,6 +42,15 @@ def sample_gumbel(
     return -tf.math.log(-tf.math.log(uniform)) - EULER_GAMMA
 
 
+def sample_logistic(
+    shape,  # ints, or a 1-D int tensor
+    seed: tf.Tensor,  # [2] int
+) -> tf.Tensor:
+    """Logistic noise, the difference of two Gumbels: P[h + noise > 0] = sigmoid(h). float32."""
+    gumbel = sample_gumbel(tf.concat([shape, [2]], axis=0), seed)
+    return gumbel[..., 1] - gumbel[..., 0]
+
+
 def sample_normal(
     shape,  # ints, or a 1-D int tensor
     seed: tf.Tensor,  # [2] int

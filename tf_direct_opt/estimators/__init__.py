@@ -5,9 +5,11 @@ import inspect
 import keras
 
 from tf_direct_opt.estimators.base import Estimator
+from tf_direct_opt.estimators.candidates import Candidates
 from tf_direct_opt.estimators.direct import Direct
 from tf_direct_opt.estimators.disarm import DisARM
 from tf_direct_opt.estimators.exact import Exact
+from tf_direct_opt.estimators.flips import Flips
 from tf_direct_opt.estimators.gst import GST
 from tf_direct_opt.estimators.gumbel_rao import GumbelRao
 from tf_direct_opt.estimators.gumbel_softmax import GumbelSoftmax
@@ -18,35 +20,37 @@ from tf_direct_opt.estimators.reinmax import ReinMax
 from tf_direct_opt.estimators.relax import RELAX
 from tf_direct_opt.estimators.score_function import ScoreFunction
 from tf_direct_opt.estimators.straight_through import StraightThrough
-from tf_direct_opt.estimators.structured_direct import StructuredDirect
 
 __all__ = [
     "GST",
     "IMLE",
     "REBAR",
     "RELAX",
+    "Candidates",
     "Direct",
     "DisARM",
     "Estimator",
     "Exact",
+    "Flips",
     "GumbelRao",
     "GumbelSoftmax",
     "LocalExpectation",
     "ReinMax",
     "ScoreFunction",
     "StraightThrough",
-    "StructuredDirect",
     "arguments",
     "get",
     "names",
 ]
 
 _REGISTRY = {
+    "candidates": Candidates,
     "direct": Direct,
     "disarm": DisARM,
     "exact": Exact,
     "gst": GST,
     "gumbel_rao": GumbelRao,
+    "flips": Flips,
     "gumbel_softmax": GumbelSoftmax,
     "imle": IMLE,
     "local_expectation": LocalExpectation,
@@ -79,6 +83,13 @@ def get(identifier: str | dict | Estimator, **config) -> Estimator:
         ValueError: unknown name, or `config` where the estimator is built already.
     """
     if isinstance(identifier, str) and identifier in _REGISTRY:
+        try:
+            inspect.signature(_REGISTRY[identifier]).bind(**config)
+        except TypeError as error:
+            raise ValueError(
+                f"Expected the arguments of the estimator {identifier!r}; received {config}: "
+                f"{error}."
+            ) from error
         return _REGISTRY[identifier](**config)
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)

@@ -3,7 +3,10 @@
 import keras
 import tensorflow as tf
 
+from tf_direct_opt import solvers
+from tf_direct_opt.posteriors import Categorical, Posterior
 from tf_direct_opt.seeds import SeedStream
+from tf_direct_opt.types import LossFn
 
 
 class Estimator(keras.layers.Layer):
@@ -11,10 +14,11 @@ class Estimator(keras.layers.Layer):
 
         loss = estimator(logits, loss_fn=loss_fn, step=step, training=True)      # [B], nats
 
-    Towards `logits` the gradient is the estimator's; towards what `loss_fn` is made of, the
-    decoder, it is that of the loss at the code used. A subclass implements `estimate` and, where
-    it has state worth watching, owns `keras.metrics` as attributes: a model that contains the
-    layer reports them.
+    Towards `logits`, the parameters of a posterior, the gradient is the estimator's; towards what
+    `loss_fn` is made of, the decoder, it is that of the loss at the code used. A subclass
+    implements `estimate` and, where it has state worth watching, owns `keras.metrics` as
+    attributes: a model that contains the layer reports them. One that is not for independent
+    categorical variables alone also sets `posterior`, what makes a posterior from parameters.
 
     Args:
         seed: integer seed of the noise; None draws one.
@@ -25,6 +29,7 @@ class Estimator(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.seeds = SeedStream(seed, name="seeds")
+        self.posterior = Categorical
 
     def build(self, logits_shape):
         check_logits_shape(logits_shape)
@@ -32,38 +37,40 @@ class Estimator(keras.layers.Layer):
 
     def call(
         self,
-        logits: tf.Tensor,  # [B, K] or [B, N, K]
-        loss_fn=None,
+        logits: tf.Tensor,  # [B, K] or [B, N, K]; [B, *parameter_shape] of another posterior
+        loss_fn: LossFn | None = None,
         step=None,
-        training=False,
+        training: bool = False,
+        posterior: Posterior | None = None,
     ) -> tf.Tensor:
         """Per-example loss.
 
         Args:
-            logits: unnormalised log-probabilities, nats.
+            logits: unnormalised log-probabilities, nats, or other parameters of the posterior.
             loss_fn: codes [S, M, N, K] -> losses [B, M], nats; see `types.LossFn`.
             step: position in the layer's schedules, the optimizer's iterations in a model; None
                 takes the number of training calls so far.
             training: False gives the loss at the most probable code and draws nothing.
+            posterior: the one made of these parameters, where the caller has it already: what it
+                has computed is not computed again.
 
         Returns:
             [B] float32.
         """
         check_loss_fn(loss_fn)
-        if logits.shape.rank == 2:
-            logits = logits[:, tf.newaxis]
+        if posterior is None:
+            posterior = self.posterior(logits)
         if not training:
-            mode = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1])
-            return loss_fn(mode[:, tf.newaxis])[:, 0]
-        return self.estimate(logits, loss_fn, self.seeds.num_drawn if step is None else step)
+            return loss_fn(posterior.mode()[:, tf.newaxis])[:, 0]
+        return self.estimate(posterior, loss_fn, self.seeds.num_drawn if step is None else step)
 
     def estimate(
         self,
-        logits: tf.Tensor,  # [B, N, K]
-        loss_fn,
+        posterior: Posterior,
+        loss_fn: LossFn,
         step: tf.Tensor,  # []
     ) -> tf.Tensor:
-        """Per-example loss [B] with the estimator's gradient."""
+        """Per-example loss [B] with the estimator's gradient towards `posterior.parameters`."""
         raise NotImplementedError
 
     def compute_output_shape(self, logits_shape):
@@ -71,6 +78,22 @@ class Estimator(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seeds.seed}
+
+
+def serialize_solver(solver):
+    """A solver for `get_config`: a name and arguments, or Keras' form of a callable of one's own.
+
+    (The package's own solvers know no Keras.)
+    """
+    own = solvers.serialize(solver)
+    return keras.saving.serialize_keras_object(solver) if own is None else own
+
+
+def deserialize_solver(identifier):
+    """The solver that `serialize_solver`, a name or a callable describes."""
+    if isinstance(identifier, dict) and "class_name" in identifier:
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    return solvers.get(identifier)
 
 
 def check_loss_fn(loss_fn) -> None:

@@ -53,7 +53,8 @@ class Direct(Estimator):
         self.solver = solvers.Categorical()
         self.report = Means(["epsilon", "flip_rate"])
 
-    def estimate(self, logits, loss_fn, step):
+    def estimate(self, posterior, loss_fn, step):
+        logits = posterior.logits
         epsilon = schedules.value(self.epsilon, step)
         noise = sample_gumbel(tf.shape(logits), self.seeds.next())
         scores, code = perturbed_argmax(logits, noise, self.solver)

@@ -25,8 +25,9 @@ class DisARM(Estimator):
         super().build(logits_shape)
         check_binary(logits_shape)
 
-    def estimate(self, logits, loss_fn, step):
+    def estimate(self, posterior, loss_fn, step):
         del step
+        logits = posterior.logits
         wide = tf.stop_gradient(tf.cast(logits, tf.float32))
         phi = wide[..., 1] - wide[..., 0]  # [B, N]
         uniform = tf.random.stateless_uniform(tf.shape(phi), self.seeds.next())

@@ -24,8 +24,9 @@ class Exact(Estimator):
                 f"of shape {tuple(logits_shape)}. Please use the estimator 'direct' for more."
             )
 
-    def estimate(self, logits, loss_fn, step):
+    def estimate(self, posterior, loss_fn, step):
         del step
+        logits = posterior.logits
         losses = tables.all_codes_loss(loss_fn, logits.shape[-1])
         probabilities = tf.nn.softmax(tf.cast(logits[:, 0], tf.float32))
         return tf.reduce_sum(probabilities * losses, axis=-1)

@@ -37,7 +37,8 @@ class GumbelSoftmax(Estimator):
         self.num_samples = num_samples
         self.report = Means(["temperature"])
 
-    def estimate(self, logits, loss_fn, step):
+    def estimate(self, posterior, loss_fn, step):
+        logits = posterior.logits
         temperature = schedules.value(self.temperature, step)
         batch, *event = [tf.shape(logits)[0], *logits.shape[1:]]
         self.report.update_state({"temperature": temperature}, batch)

@@ -24,8 +24,9 @@ class LocalExpectation(Estimator):
         Inference", NeurIPS 2015.
     """
 
-    def estimate(self, logits, loss_fn, step):
+    def estimate(self, posterior, loss_fn, step):
         del step
+        logits = posterior.logits
         noise = sample_gumbel(tf.shape(logits), self.seeds.next())
         _, code = perturbed_argmax(logits, noise, Categorical())
         make_table = tables.all_codes if logits.shape[1] == 1 else tables.single_flips

@@ -59,8 +59,9 @@ class REBAR(Estimator):
         codes = tf.stack([1.0 - relaxed, relaxed], axis=-1)[:, tf.newaxis]
         return self.scale * loss_fn(codes)[:, 0]
 
-    def estimate(self, logits, loss_fn, step):
+    def estimate(self, posterior, loss_fn, step):
         del step
+        logits = posterior.logits
         wide = tf.stop_gradient(tf.cast(logits, tf.float32))
         phi = wide[..., 1] - wide[..., 0]  # [B, N]
         uniform = tf.random.stateless_uniform(tf.shape(phi), self.seeds.next(), 1e-7)

@@ -34,8 +34,9 @@ class ScoreFunction(Estimator):
             )
         self.num_samples = num_samples
 
-    def estimate(self, logits, loss_fn, step):
+    def estimate(self, posterior, loss_fn, step):
         del step
+        logits = posterior.logits
         batch, *event = [tf.shape(logits)[0], *logits.shape[1:]]
         noise = sample_gumbel([batch, self.num_samples, *event], self.seeds.next())
         _, codes = perturbed_argmax(logits[:, tf.newaxis], noise, Categorical())

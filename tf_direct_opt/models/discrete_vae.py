@@ -1,14 +1,11 @@
 """The discrete variational auto-encoder."""
 
-import math
-
 import keras
 import tensorflow as tf
 
-from tf_direct_opt import estimators, losses, tables
-from tf_direct_opt.models.vae import EVALUATION_SEED, VAE
-from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
-from tf_direct_opt.solvers import Categorical
+from tf_direct_opt import estimators, losses, posteriors, tables
+from tf_direct_opt.models.vae import VAE, sampled_bounds
+from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -74,11 +71,18 @@ class DiscreteVAE(VAE):
         seed=None,
         **kwargs,
     ):
-        self.bound = "negative_log_likelihood" if num_variables == 1 else "importance_weighted_nll"
+        check_count(num_variables, "num_variables", 1)
+        check_count(num_categories, "num_categories", 2)
+        settings = {"epsilon": epsilon, "seed": seed}
+        bound = "negative_log_likelihood" if num_variables == 1 else "importance_weighted_nll"
         super().__init__(
-            num_variables=num_variables,
-            num_categories=num_categories,
-            evaluated=["reconstruction", "kl", self.bound],
+            posteriors.get(
+                "categorical", num_variables=num_variables, num_categories=num_categories
+            ),
+            estimators.get(
+                estimator, **{name: given for name, given in settings.items() if given is not None}
+            ),
+            evaluated=["reconstruction", "kl", bound],
             kl_weight=kl_weight,
             hidden_units=hidden_units,
             encoder=encoder,
@@ -86,41 +90,17 @@ class DiscreteVAE(VAE):
             num_eval_samples=num_eval_samples,
             **kwargs,
         )
-        settings = {"epsilon": epsilon, "seed": seed}
-        self.estimator = estimators.get(
-            estimator, **{name: given for name, given in settings.items() if given is not None}
-        )
-        self.solver = Categorical()
 
-    def posterior_mode(self, logits):
-        _, code = perturbed_argmax(logits, tf.zeros_like(logits), self.solver)
+    def bounds(self, posterior, loss_fn):
+        """Exact by enumeration for one variable; from `num_eval_samples` draws for more."""
+        if self.num_variables > 1:
+            return sampled_bounds(
+                posterior, lambda codes: tables.losses_of(loss_fn, codes), self.num_eval_samples
+            )
+        every = tables.all_codes_loss(loss_fn, self.num_categories)
         return {
-            "probabilities": tf.nn.softmax(tf.cast(logits, tf.float32)),
-            "code": code,
-            "reconstruction": self.decode(code),
-        }
-
-    def kl_and_probabilities(self, logits):
-        return losses.categorical_kl(logits), tf.nn.softmax(tf.cast(logits, tf.float32))
-
-    def evaluation(self, logits, loss_fn):
-        """E_q f and -log p(x) (N = 1), or estimates of it and of a bound on it."""
-        logits = tf.cast(logits, tf.float32)
-        if self.num_variables == 1:
-            all_losses = tables.all_codes_loss(loss_fn, self.num_categories)
-            return {
-                "reconstruction": tf.reduce_sum(tf.nn.softmax(logits[:, 0]) * all_losses, axis=-1),
-                self.bound: losses.exact_negative_log_likelihood(all_losses),
-            }
-        shape = [tf.shape(logits)[0], self.num_eval_samples, *logits.shape[1:]]
-        noise = sample_gumbel(shape, EVALUATION_SEED)
-        _, codes = perturbed_argmax(logits[:, tf.newaxis], noise, self.solver)
-        log_posterior = tf.einsum("bsnk,bnk->bs", codes, tf.nn.log_softmax(logits))
-        log_prior = -self.num_variables * math.log(self.num_categories)
-        sampled = tables.losses_of(loss_fn, codes)
-        return {
-            "reconstruction": tf.reduce_mean(sampled, axis=-1),
-            self.bound: losses.importance_weighted_nll(sampled, log_posterior - log_prior),
+            "reconstruction": tf.reduce_sum(posterior.marginals()[:, 0] * every, axis=-1),
+            "negative_log_likelihood": losses.exact_negative_log_likelihood(every),
         }
 
     def get_config(self):

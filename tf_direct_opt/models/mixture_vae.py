@@ -4,16 +4,17 @@ import math
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
-from tf_direct_opt import estimators, losses, schedules, tables
+from tf_direct_opt import estimators, posteriors, schedules, tables
 from tf_direct_opt.labels import direct_label_loss
 from tf_direct_opt.metrics import ConfusionMatrix
-from tf_direct_opt.models.vae import EVALUATION_SEED, VAE
+from tf_direct_opt.models.base import EVALUATION_SEED, Autoencoder
 from tf_direct_opt.perturbation import sample_gumbel
+from tf_direct_opt.posteriors import Categorical, ClassGaussian
+from tf_direct_opt.posteriors.class_gaussian import kl_to_prior
 from tf_direct_opt.seeds import SeedStream
-
-tfd = tfp.distributions
+from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.types import LossFn
 
 LABEL_LOSSES = ("direct", "cross_entropy")
 
@@ -26,7 +27,7 @@ _APART = 1_000_003
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
-class MixtureVAE(VAE):
+class MixtureVAE(Autoencoder):
     """A VAE with a latent class z and, for each class, a Gaussian component w_z.
 
         q(z, w|x) = softmax(h)_z N(w; mean_z, scale_z^2),    (h, mean, scale) = encoder(x)
@@ -93,8 +94,6 @@ class MixtureVAE(VAE):
         "Semi-supervised Learning with Deep Generative Models", NeurIPS 2014.
     """
 
-    posterior = "parameters"
-
     def __init__(
         self,
         num_categories=10,
@@ -114,21 +113,20 @@ class MixtureVAE(VAE):
         seed=None,
         **kwargs,
     ):
-        if not isinstance(gaussian_dim, int) or gaussian_dim < 1:
-            raise ValueError(
-                "Expected `gaussian_dim` to be an integer of at least 1; received "
-                f"{gaussian_dim!r}."
-            )
+        check_count(num_categories, "num_categories", 2)
+        check_count(gaussian_dim, "gaussian_dim", 1)
         if label_loss not in LABEL_LOSSES:
             raise ValueError(f"Expected `label_loss` in {LABEL_LOSSES}; received {label_loss!r}.")
         for name, number in (("label_epsilon", label_epsilon), ("label_cost", label_cost)):
             if number is not None and not number > 0:
                 raise ValueError(f"Expected a positive `{name}`; received {number!r}.")
         super().__init__(
-            num_variables=1,
-            num_categories=num_categories,
+            posteriors.get(
+                "class_gaussian", num_categories=num_categories, gaussian_dim=gaussian_dim
+            ),
+            decoder_size=num_categories * gaussian_dim,
+            trained=["reconstruction", "kl", "kl_weight", "label_loss"],
             evaluated=["reconstruction", "kl", "importance_weighted_nll"],
-            trained=["label_loss"],
             kl_weight=kl_weight,
             hidden_units=hidden_units,
             encoder=encoder,
@@ -162,39 +160,24 @@ class MixtureVAE(VAE):
         self.confusion = ConfusionMatrix(num_categories, name="accuracy")
 
     @property
-    def posterior_shape(self):
-        return (self.num_categories * (1 + 2 * self.gaussian_dim),)
+    def estimator_shape(self):
+        return (None, 1, self.num_categories)
 
-    @property
-    def decoder_size(self):
-        return self.num_categories * self.gaussian_dim
-
-    def build_estimator(self):
-        self.estimator.build((None, 1, self.num_categories))
+    def build(self, input_shape):
+        super().build(input_shape)
         self.decoder.trainable = self.generative
 
-    def split(
-        self,
-        parameters: tf.Tensor,  # [B, K (1 + 2 D)]
-    ) -> tuple[tf.Tensor, tfd.Distribution]:
-        """Logits [B, K], float32, and the Gaussian components [B, K], of dimension D."""
-        parameters = tf.cast(parameters, tf.float32)
-        size = self.decoder_size
-        logits, mean, scale = tf.split(parameters, [self.num_categories, size, size], axis=-1)
-        mean, scale = (
-            tf.reshape(part, [-1, self.num_categories, self.gaussian_dim]) for part in (mean, scale)
-        )
-        return logits, tfd.MultivariateNormalDiag(mean, tf.nn.softplus(scale) + 1e-4)
-
-    def posterior_mode(self, parameters):
-        logits, components = self.split(parameters)
-        code = tf.one_hot(tf.argmax(logits, axis=-1), self.num_categories)
-        mean = tf.einsum("bk,bkd->bd", code, components.mean())
-        code = code[:, tf.newaxis]
+    def call(self, images, training=False):
+        parameters = self.encode(images, training)
+        if training:
+            return {"parameters": parameters}
+        posterior = self.posterior(parameters)
+        code, gaussian = posterior.mode()
         return {
-            "probabilities": tf.nn.softmax(logits),
+            "parameters": parameters,
+            "probabilities": posterior.marginals()[:, 0],
             "code": code,
-            "reconstruction": self.decode(code, mean),
+            "reconstruction": self.decode(code, gaussian),
         }
 
     def decode(
@@ -203,7 +186,7 @@ class MixtureVAE(VAE):
         gaussian: tf.Tensor,  # [B, D]
     ) -> tf.Tensor:
         """Bernoulli means of the images of B classes and Gaussian vectors: float32 [B, *image]."""
-        return super().decode(tf.einsum("bnk,bd->bkd", code, gaussian))
+        return self.pixel_means(tf.einsum("bnk,bd->bkd", code, gaussian))
 
     def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
         """Decodes draws from the prior: Bernoulli means [num_images, *image]."""
@@ -225,11 +208,18 @@ class MixtureVAE(VAE):
         return self.decode(code, tf.repeat(draws, categories, axis=0))
 
     def pictures(self, images):
-        """Those of every VAE, and the confusion matrix of the last evaluation in shares of a class.
+        """Name -> images [n, *image]: inputs, reconstructions, codes, prior samples, confusion.
 
-        A row is a class, a column what it was taken for, white for all of its images.
+        As for the other VAEs; codes are class-conditional samples, see `decoded_codes`. confusion
+        is the confusion matrix of the last evaluation in shares of a class: a row is a class, a
+        column what it was taken for, white for all of its images.
         """
-        pictures = super().pictures(images)
+        pictures = {
+            "inputs": images,
+            "reconstructions": self(images)["reconstruction"],
+            "codes": self.decoded_codes(),
+            "prior_samples": self.sample(len(images), seed=0),
+        }
         counts = tf.convert_to_tensor(self.confusion.counts)
         if tf.reduce_sum(counts) > 0:  # Nothing was evaluated after this epoch otherwise.
             share = tf.math.divide_no_nan(counts, tf.reduce_sum(counts, axis=1, keepdims=True))
@@ -241,80 +231,74 @@ class MixtureVAE(VAE):
         """The confusion matrix of the last evaluation: counts, a row a class."""
         return {"confusion_matrix": self.confusion.counts.numpy().astype(int).tolist()}
 
-    def terms(self, images, labels, parameters, training):
-        logits, components = self.split(parameters)
-        labels = self._checked(labels, logits)
-        if not training:
-            self.confusion.update_state(labels, logits)
-            values = self.evaluation(logits, components, images)
-            return self.with_kl(values, (logits, self._gaussian_kl(components)))
-        self.accuracy.update_state(labels, logits)
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        posterior = self.posterior(y_pred["parameters"])
+        labels = self._checked(y, posterior.logits)
+        if training:
+            self.accuracy.update_state(labels, posterior.logits)
+            loss, values = self._training_terms(x, labels, posterior)
+        else:
+            self.confusion.update_state(labels, posterior.logits)
+            self.code_perplexity.update_state(posterior.marginals())
+            values = {"kl": posterior.kl_to_prior(), **self.bounds(x, posterior)}
+            loss = values["reconstruction"] + values["kl"]
+        return self.reduced(loss, values, sample_weight, training)
+
+    def _training_terms(self, images, labels, posterior: ClassGaussian):
+        """The loss [B], and what is reported of it: name -> [] or [B]."""
+        logits = posterior.logits
         label_loss = self._label_loss(logits, labels)
         if not self.generative:
             values = dict.fromkeys(("reconstruction", "kl", "kl_weight"), 0.0)
             return label_loss, {**values, "label_loss": label_loss}
-        weight = schedules.value(self.unlabelled_weight, self.optimizer.iterations)
+        step = self.optimizer.iterations
+        weight = schedules.value(self.unlabelled_weight, step)
         free = weight * logits + (1.0 - weight) * tf.stop_gradient(logits)
         right = tf.one_hot(labels, self.num_categories)
         known = tf.where((labels >= 0)[:, tf.newaxis], _KNOWN * (2.0 * right - 1.0), free)
-        draw = components.sample(seed=tf.cast(self.seeds.next(), tf.int32))
+        classes = Categorical(known)
+        draw = posterior.components.sample(seed=tf.cast(self.seeds.next(), tf.int32))
         # What a class costs is f + beta KL_k. An argmax over f alone would take to the class whose
         # component strays farthest from the prior.
-        gaussian_kl = self._gaussian_kl(components)
-        kl_weight = schedules.value(self.kl_weight, self.optimizer.iterations)
-        costs = tf.stop_gradient(kl_weight * gaussian_kl)
-        loss, values = self.training_terms(
-            self.make_loss_fn(images, training, draw=draw, costs=costs),
-            known[:, tf.newaxis],
-            (known, gaussian_kl),
+        component_kl = posterior.component_kl()
+        kl_weight = schedules.value(self.kl_weight, step)
+        costs = tf.stop_gradient(kl_weight * component_kl)
+        reconstruction = self.estimator(
+            classes.logits,
+            loss_fn=self.make_loss_fn(images, draw, costs, training=True),
+            step=step,
+            training=True,
+            posterior=classes,
         )
+        self.code_perplexity.update_state(classes.marginals())
+        kl = kl_to_prior(classes, component_kl)
+        loss = reconstruction + kl_weight * kl
         # The KL adds the same cost in its mean, and the gradient towards mean and scale.
         expected = tf.stop_gradient(tf.reduce_sum(tf.nn.softmax(known) * costs, axis=-1))
-        values["reconstruction"] -= expected
-        return loss - expected + label_loss, {**values, "label_loss": label_loss}
+        values = {
+            "reconstruction": reconstruction - expected,
+            "kl": kl,
+            "kl_weight": kl_weight,
+            "label_loss": label_loss,
+        }
+        return loss - expected + label_loss, values
 
-    def make_loss_fn(
+    def bounds(
         self,
-        images,  # [B, *image]
-        training=False,
-        *,
-        draw: tf.Tensor,  # [B, K, D]
-        costs: tf.Tensor | None = None,  # [B, K]
-    ):
-        """The loss of codes [S, M, 1, K], as `types.LossFn`, with the draw of w held fixed.
+        images: tf.Tensor,  # [B, *image]
+        posterior: ClassGaussian,
+    ) -> dict[str, tf.Tensor]:
+        """E_q f and a bound on -log p(x), nats, [B] each.
 
-        `costs` is what a class costs beside f(x, k, w_k).
+        All classes are enumerated, `num_eval_samples` draws of w under each.
         """
-        flat = tf.reshape(images, [-1, self.num_pixels])
-
-        def loss_fn(codes):
-            # [S, M, K, 1] times [B, 1, K, D]: S is 1 or B.
-            outer = codes[:, :, 0, :, tf.newaxis] * draw[:, tf.newaxis]
-            nll = losses.bernoulli_nll(flat, self._pixel_logits(outer, training))
-            if costs is None:
-                return nll
-            return nll + tf.reduce_sum(codes[:, :, 0] * costs[:, tf.newaxis], axis=-1)
-
-        return loss_fn
-
-    def kl_and_probabilities(self, parameters):
-        logits, gaussian_kl = parameters
-        probabilities = tf.nn.softmax(logits)
-        # Towards h this part counts among the losses of the classes, see `terms`.
-        weights = tf.stop_gradient(probabilities)
-        kl = losses.categorical_kl(logits[:, tf.newaxis])
-        kl += tf.reduce_sum(weights * gaussian_kl, axis=-1)
-        return kl, probabilities[:, tf.newaxis]
-
-    def evaluation(self, logits, components, images):
-        """E_q f and a bound on -log p(x): all classes, `num_eval_samples` draws under each."""
-        prior = self._prior()
+        prior = posterior.prior
 
         def one_draw(number):
             seed = tf.stack([EVALUATION_SEED[0] + number, EVALUATION_SEED[1]])
-            draw = components.sample(seed=seed)
-            every = tables.all_codes_loss(self.make_loss_fn(images, draw=draw), self.num_categories)
-            return every, every + components.log_prob(draw) - prior.log_prob(draw)
+            draw = posterior.components.sample(seed=seed)
+            every = tables.all_codes_loss(self.make_loss_fn(images, draw), self.num_categories)
+            return every, every + posterior.components.log_prob(draw) - prior.log_prob(draw)
 
         shape = tf.TensorSpec([None, self.num_categories])
         every, weighted = tf.map_fn(
@@ -324,12 +308,35 @@ class MixtureVAE(VAE):
             parallel_iterations=1,
         )  # [S, B, K]
         count = math.log(self.num_eval_samples * self.num_categories)
+        reconstruction = tf.reduce_sum(
+            posterior.marginals()[:, 0] * tf.reduce_mean(every, axis=0), axis=-1
+        )
         return {
-            "reconstruction": tf.reduce_sum(
-                tf.nn.softmax(logits) * tf.reduce_mean(every, axis=0), axis=-1
-            ),
+            "reconstruction": reconstruction,
             "importance_weighted_nll": count - tf.reduce_logsumexp(-weighted, axis=[0, 2]),
         }
+
+    def make_loss_fn(
+        self,
+        images: tf.Tensor,  # [B, *image]
+        draw: tf.Tensor,  # [B, K, D]
+        costs: tf.Tensor | None = None,  # [B, K]
+        training: bool = False,
+    ) -> LossFn:
+        """The loss of codes [S, M, 1, K], as `types.LossFn`, with the draw of w held fixed.
+
+        `costs` is what a class costs beside f(x, k, w_k).
+        """
+
+        def loss_fn(codes):
+            # [S, M, K, 1] times [B, 1, K, D]: S is 1 or B.
+            outer = codes[:, :, 0, :, tf.newaxis] * draw[:, tf.newaxis]
+            nll = self.reconstruction_loss(images, outer, training)
+            if costs is None:
+                return nll
+            return nll + tf.reduce_sum(codes[:, :, 0] * costs[:, tf.newaxis], axis=-1)
+
+        return loss_fn
 
     @property
     def training_metrics(self):
@@ -338,13 +345,6 @@ class MixtureVAE(VAE):
     @property
     def evaluation_metrics(self):
         return [*super().evaluation_metrics, self.confusion]
-
-    def _prior(self):
-        return tfd.MultivariateNormalDiag(tf.zeros(self.gaussian_dim), tf.ones(self.gaussian_dim))
-
-    def _gaussian_kl(self, components):
-        """KL of each component from the prior, nats: [B, K]."""
-        return tfd.kl_divergence(components, self._prior())
 
     def _checked(self, labels, logits):
         """Labels [B], int32: -1 where none were given."""
@@ -373,10 +373,8 @@ class MixtureVAE(VAE):
         return tf.where(in_range, loss, math.nan)
 
     def get_config(self):
-        config = super().get_config()
-        del config["num_variables"]  # One, and no argument here.
         return {
-            **config,
+            **super().get_config(),
             "num_categories": self.num_categories,
             "gaussian_dim": self.gaussian_dim,
             "estimator": keras.saving.serialize_keras_object(self.estimator),

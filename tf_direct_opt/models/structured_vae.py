@@ -1,23 +1,29 @@
 """The VAE with a structured posterior over binary variables."""
 
-import math
-
 import keras
 import tensorflow as tf
 
-from tf_direct_opt import gibbs, losses, tables
-from tf_direct_opt.estimators.structured_direct import StructuredDirect
-from tf_direct_opt.models.vae import EVALUATION_SEED, VAE
-from tf_direct_opt.solvers import pairwise_binary
+from tf_direct_opt import binary, estimators, losses, posteriors, solvers, tables
+from tf_direct_opt.estimators.base import deserialize_solver, serialize_solver
+from tf_direct_opt.models.base import EVALUATION_SEED
+from tf_direct_opt.models.vae import VAE, losses_of_all, sampled_bounds
+from tf_direct_opt.posteriors import PairwiseBinary
+from tf_direct_opt.solvers.base import check_count
 
 STRUCTURES = ("pairwise", "none")
+
+PERTURBATIONS = ("configurations", *estimators.flips.PERTURBATIONS)
+
+# Short names, those of the first version and of the programs' flags.
+_SOLVER_NAMES = {
+    "enumerate": "pairwise_binary",
+    "maxflow": "pairwise_binary_max_flow",
+    "milp": "pairwise_binary_milp",
+}
 
 # Up to here `evaluate` decodes all 2^n codes: 2^15 of them serve a whole batch, and cost no more
 # than a hundred draws for each of 500 images.
 MAX_DECODED_VARIABLES = 15
-
-# Codes that are decoded at once where all are: 13 MB of pixel logits for 784 pixels.
-_DECODED_AT_ONCE = 4096
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -26,9 +32,10 @@ class StructuredVAE(VAE):
 
         q(z|x) = exp(sum_i h_i z_i + sum_{i<j} h_ij z_i z_j - log Z),    h = encoder(x)
 
-    Training minimises E f(x, z*) + beta KL, with z* the perturbed argmax of `StructuredDirect`
-    and f = -log p(x | z) in nats, summed over pixels, averaged over the batch. The decoder is that
-    of `DiscreteVAE(num_variables=n, num_categories=2)`: it sees the bits as one-hots.
+    Training minimises E f(x, z*) + beta KL, with z* the perturbed argmax of `estimators.Candidates`
+    or `estimators.Flips` and f = -log p(x | z) in nats, summed over pixels, averaged over the
+    batch. The decoder is that of `DiscreteVAE(num_variables=n, num_categories=2)`: it sees the
+    bits as one-hots.
 
     What is trained, and what is a bound. The KL is that of the Gibbs distribution q, exact for
     n <= 20. With perturbation="configurations", or without couplings, z* is a draw of q and the
@@ -43,8 +50,9 @@ class StructuredVAE(VAE):
     Args:
         num_variables: n.
         structure: "pairwise", or "none": no couplings, independent variables, at any n.
-        solver: "enumerate" (n <= 20), "maxflow" (couplings >= 0) or "milp"; see
-            `StructuredDirect`.
+        solver: "pairwise_binary" (n <= 20), "pairwise_binary_max_flow" (couplings >= 0),
+            "pairwise_binary_milp", "enumerate", "maxflow" and "milp" for short, or a solver of
+            one's own; see `estimators.Flips`.
         perturbation: "configurations" (n <= 20), "unary" (the authors') or "all"; None: the first
             where `solver` enumerates, else the second.
         num_candidates: configurations that compete for z*(eps), under "configurations".
@@ -92,13 +100,11 @@ class StructuredVAE(VAE):
         Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016.
     """
 
-    posterior = "potentials"
-
     def __init__(
         self,
         num_variables=15,
         structure="pairwise",
-        solver="enumerate",
+        solver="pairwise_binary",
         perturbation=None,
         num_candidates=16,
         nonnegative=None,
@@ -114,15 +120,68 @@ class StructuredVAE(VAE):
     ):
         if structure not in STRUCTURES:
             raise ValueError(f"Expected `structure` in {STRUCTURES}; received {structure!r}.")
+        check_count(num_variables, "num_variables", 1)
+        if isinstance(solver, str):
+            solver = _SOLVER_NAMES.get(solver, solver)
+        else:
+            solver = deserialize_solver(solver)
+        needs_nonnegative = solver == "pairwise_binary_max_flow" or isinstance(
+            solver, solvers.PairwiseBinaryMaxFlow
+        )
+        if nonnegative is None:
+            nonnegative = needs_nonnegative
+        elif needs_nonnegative and not nonnegative:
+            raise ValueError(
+                "Expected `nonnegative` couplings with the max-flow solver; received False. Please "
+                "use 'pairwise_binary' or 'pairwise_binary_milp' for couplings of any sign."
+            )
+        enumerates = solver == "pairwise_binary"
+        if perturbation is None:
+            few = num_variables <= binary.MAX_VARIABLES
+            perturbation = "configurations" if enumerates and few else "unary"
+        if perturbation not in PERTURBATIONS:
+            raise ValueError(
+                f"Expected `perturbation` in {PERTURBATIONS}; received {perturbation!r}."
+            )
+        estimator: estimators.Estimator
+        if perturbation == "configurations":
+            if not enumerates:
+                raise ValueError(
+                    "Expected solver='pairwise_binary' with perturbation='configurations', which "
+                    f"gives noise to each of the 2^n configurations; received solver={solver!r}."
+                )
+            binary.check_num_variables(num_variables)
+            family = posteriors.get(
+                "pairwise_binary",
+                num_variables=num_variables,
+                couplings=structure == "pairwise",
+            )
+            estimator = estimators.Candidates(
+                family, num_candidates, epsilon, difference, seed=seed
+            )
+        else:
+            # Noise leaves no ties.
+            milp = solver == "pairwise_binary_milp"
+            estimator = estimators.Flips(
+                num_variables,
+                solvers.PairwiseBinaryMILP(num_variables, ties="any") if milp else solver,
+                structure == "pairwise",
+                perturbation,
+                epsilon,
+                difference,
+                seed,
+            )
+            family = estimator.posterior
         evaluated = [
             "reconstruction", "kl", "entropy", "unary_kl", "perturbed_reconstruction",
             "importance_weighted_nll",
         ]  # fmt: skip
-        decodes_all = num_variables <= MAX_DECODED_VARIABLES
+        if num_variables <= MAX_DECODED_VARIABLES:
+            evaluated.append("negative_log_likelihood")
         super().__init__(
-            num_variables=num_variables,
-            num_categories=2,
-            evaluated=evaluated + ["negative_log_likelihood"] * decodes_all,
+            family,
+            estimator,
+            evaluated=evaluated,
             kl_weight=kl_weight,
             hidden_units=hidden_units,
             encoder=encoder,
@@ -130,30 +189,11 @@ class StructuredVAE(VAE):
             num_eval_samples=num_eval_samples,
             **kwargs,
         )
-        if nonnegative is None:
-            nonnegative = solver == "maxflow"
-        elif solver == "maxflow" and not nonnegative:
-            raise ValueError(
-                "Expected `nonnegative` couplings with solver='maxflow'; received False. Please "
-                "use 'enumerate' or 'milp' for couplings of any sign."
-            )
         self.structure = structure
+        self.solver = solver
+        self.perturbation = perturbation
+        self.num_candidates = num_candidates
         self.nonnegative = nonnegative
-        self.estimator = StructuredDirect(
-            num_variables,
-            solver,
-            structure == "pairwise",
-            perturbation,
-            num_candidates,
-            epsilon,
-            difference,
-            seed,
-        )
-
-    @property
-    def posterior_shape(self):
-        n = self.num_variables
-        return (n if self.structure == "none" else pairwise_binary.num_statistics(n),)
 
     def encode(self, images, training=False):
         potentials = super().encode(images, training)
@@ -162,82 +202,44 @@ class StructuredVAE(VAE):
         unary, pairs = tf.split(potentials, [self.num_variables, -1], axis=-1)
         return tf.concat([unary, tf.nn.softplus(pairs)], axis=-1)
 
-    def posterior_mode(self, potentials):
-        _, probabilities = self.kl_and_probabilities(potentials)
-        code = self.estimator.mode(potentials)
-        return {
-            "probabilities": probabilities,
-            "code": code,
-            "reconstruction": self.decode(code),
-        }
-
-    def kl_and_probabilities(self, potentials):
+    def bounds(self, posterior, loss_fn):
         n = self.num_variables
-        kl, means = gibbs.kl_and_mean_statistics(self._proposal(potentials), n)
-        # Sums over 2^n configurations round, and the perplexity takes logarithms.
-        probabilities = tf.clip_by_value(means[:, :n], 0.0, 1.0)
-        return kl, tf.stack([1.0 - probabilities, probabilities], axis=-1)
-
-    def evaluation(self, potentials, loss_fn):
-        n = self.num_variables
-        potentials = tf.cast(potentials, tf.float32)
-        proposal = self._proposal(potentials)
-        log_prior = -n * math.log(2.0)
-        bits = gibbs.sample(proposal, n, self.num_eval_samples, EVALUATION_SEED)
+        unary = PairwiseBinary(posterior.parameters[:, :n], n, couplings=False)
         if n <= MAX_DECODED_VARIABLES:
-            every = self._losses_of_all(loss_fn)
-            scores = pairwise_binary.configuration_scores(
-                pairwise_binary.with_pairs(proposal, n), n
-            )
-            reconstruction = tf.reduce_sum(tf.nn.softmax(scores) * every, axis=-1)
-            sampled = tf.gather(every, _index(bits), batch_dims=1)
-            exact = {"negative_log_likelihood": losses.exact_negative_log_likelihood(every)}
+            every = losses_of_all(loss_fn, posterior)
+            figures = {
+                **sampled_bounds(
+                    posterior,
+                    lambda codes: tf.gather(every, posterior.index(codes), batch_dims=1),
+                    self.num_eval_samples,
+                ),
+                "reconstruction": tf.reduce_sum(posterior.probabilities() * every, axis=-1),
+                "negative_log_likelihood": losses.exact_negative_log_likelihood(every),
+            }
         else:
-            sampled = tables.losses_of(loss_fn, pairwise_binary.one_hot(bits))
-            reconstruction = tf.reduce_mean(sampled, axis=-1)
-            exact = {}
-        log_ratios = gibbs.log_prob(proposal, bits) - log_prior
-        perturbed = self.estimator.draw(potentials, EVALUATION_SEED)
+            figures = sampled_bounds(
+                posterior, lambda codes: tables.losses_of(loss_fn, codes), self.num_eval_samples
+            )
+        perturbed = self.estimator.draw(posterior, EVALUATION_SEED)
         return {
-            "reconstruction": reconstruction,
-            "entropy": gibbs.entropy(proposal, n),
-            "unary_kl": gibbs.kl_to_uniform(potentials[:, :n], n),
+            **figures,
+            "entropy": posterior.entropy(),
+            "unary_kl": unary.kl_to_uniform(),
             "perturbed_reconstruction": loss_fn(perturbed[:, tf.newaxis])[:, 0],
-            "importance_weighted_nll": losses.importance_weighted_nll(sampled, log_ratios),
-            **exact,
         }
-
-    def _proposal(self, potentials):
-        """Potentials of the distribution whose density is known: without couplings for n > 20."""
-        if self.num_variables <= pairwise_binary.MAX_VARIABLES:
-            return potentials
-        return potentials[:, : self.num_variables]
-
-    def _losses_of_all(self, loss_fn):
-        """Losses [B, 2^n] of all configurations, each decoded once for the whole batch."""
-        n = self.num_variables
-
-        def codes(index):  # [M] -> [1, M, n, 2]
-            return pairwise_binary.one_hot(pairwise_binary.configuration_bits(index, n))[tf.newaxis]
-
-        return tables.losses_in_chunks(loss_fn, codes, 2**n, _DECODED_AT_ONCE)
 
     def get_config(self):
         estimator = self.estimator.get_config()
         return {
             **super().get_config(),
             "structure": self.structure,
-            "solver": estimator["solver"],
-            "perturbation": estimator["perturbation"],
-            "num_candidates": estimator["num_candidates"],
+            "solver": self.solver
+            if isinstance(self.solver, str)
+            else serialize_solver(self.solver),
+            "perturbation": self.perturbation,
+            "num_candidates": self.num_candidates,
             "nonnegative": self.nonnegative,
             "epsilon": estimator["epsilon"],
             "difference": estimator["difference"],
             "seed": estimator["seed"],
         }
-
-
-def _index(bits):
-    """The numbers of configurations [..., n], the first bit the most significant: int32 [...]."""
-    powers = 2 ** tf.range(bits.shape[-1] - 1, -1, -1)
-    return tf.reduce_sum(tf.cast(bits, tf.int32) * powers, axis=-1)

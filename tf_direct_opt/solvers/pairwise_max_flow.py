@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from tf_direct_opt import binary
 from tf_direct_opt.solvers.base import check_count, check_scores, one_by_one, solve_in_python
-from tf_direct_opt.solvers.pairwise_binary import num_statistics
 
 
 class PairwiseBinaryMaxFlow:
@@ -55,7 +55,7 @@ class PairwiseBinaryMaxFlow:
         self,
         scores: tf.Tensor,  # [B, n (n + 1) / 2]
     ) -> tf.Tensor:
-        size = num_statistics(self.num_variables)
+        size = binary.num_statistics(self.num_variables)
         scores = check_scores(scores, (size,), "PairwiseBinaryMaxFlow")
         return solve_in_python(self._solve_batch, scores)
 

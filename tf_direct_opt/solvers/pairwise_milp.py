@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from tf_direct_opt import binary
 from tf_direct_opt.solvers.base import check_count, check_scores, one_by_one, solve_in_python
-from tf_direct_opt.solvers.pairwise_binary import num_statistics
 
 # HiGHS stops at an absolute gap of 1e-6, which SciPy cannot change. With the greatest score
 # scaled to about 2^13 that is 1e-10 of it, below the resolution of float32.
@@ -66,7 +66,7 @@ class PairwiseBinaryMILP:
         self,
         scores: tf.Tensor,  # [B, n (n + 1) / 2]
     ) -> tf.Tensor:
-        size = num_statistics(self.num_variables)
+        size = binary.num_statistics(self.num_variables)
         scores = check_scores(scores, (size,), "PairwiseBinaryMILP")
         return solve_in_python(
             lambda batch: one_by_one(self._solve_one, batch, threads=True), scores

@@ -1,4 +1,4 @@
-"""The functions around `PairwiseBinary`, and its gradient under a full perturbation."""
+"""The layout of bits and pairs, and the gradient of pairwise scores under a full perturbation."""
 
 import itertools
 
@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import softmax
 
-from tf_direct_opt import direct, perturbation, solvers
-from tf_direct_opt.solvers import pairwise_binary
+from tf_direct_opt import binary, direct, perturbation, solvers
 
 
 def enumerated(num_variables):
@@ -19,7 +18,7 @@ def enumerated(num_variables):
 
 
 def random_scores(num_variables, batch=5, seed=0):
-    shape = [batch, pairwise_binary.num_statistics(num_variables)]
+    shape = [batch, binary.num_statistics(num_variables)]
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
@@ -27,17 +26,17 @@ def random_scores(num_variables, batch=5, seed=0):
 def test_scores_bits_and_statistics_of_every_configuration(num_variables):
     bits, statistics = enumerated(num_variables)
     scores = random_scores(num_variables)
-    assert pairwise_binary.num_statistics(num_variables) == statistics.shape[1]
+    assert binary.num_statistics(num_variables) == statistics.shape[1]
     np.testing.assert_allclose(
-        pairwise_binary.configuration_scores(tf.constant(scores), num_variables),
+        binary.configuration_scores(tf.constant(scores), num_variables),
         scores @ statistics.T,
         atol=1e-4,
     )
     index = np.arange(2**num_variables).reshape([2, -1])
-    again = pairwise_binary.configuration_bits(tf.constant(index), num_variables)
+    again = binary.configuration_bits(tf.constant(index), num_variables)
     np.testing.assert_array_equal(again, bits.reshape([2, -1, num_variables]))
     np.testing.assert_array_equal(
-        pairwise_binary.statistics(again), statistics.reshape([2, len(bits) // 2, -1])
+        binary.statistics(again), statistics.reshape([2, len(bits) // 2, -1])
     )
 
 
@@ -45,7 +44,7 @@ def test_the_gradient_of_the_log_partition_is_the_mean_of_the_statistics():
     _, statistics = enumerated(6)
     scores = tf.Variable(random_scores(6))
     with tf.GradientTape() as tape:
-        log_partition = tf.reduce_logsumexp(pairwise_binary.configuration_scores(scores, 6), -1)
+        log_partition = tf.reduce_logsumexp(binary.configuration_scores(scores, 6), -1)
     mean = softmax(scores.numpy() @ statistics.T, axis=-1) @ statistics
     np.testing.assert_allclose(tape.gradient(log_partition, scores), mean, atol=1e-5)
 
@@ -68,9 +67,9 @@ def test_twenty_variables_are_enumerated_in_chunks():
 
 def test_wrong_scores_of_configurations_are_refused():
     with pytest.raises(ValueError, match=r"\[batch, 6\] for configuration_scores; .*\(2, 5\)"):
-        pairwise_binary.configuration_scores(tf.zeros([2, 5]), 3)
+        binary.configuration_scores(tf.zeros([2, 5]), 3)
     with pytest.raises(ValueError, match=r"from 1 to 20.*received 21"):
-        pairwise_binary.configuration_scores(tf.zeros([2, 231]), 21)
+        binary.configuration_scores(tf.zeros([2, 231]), 21)
 
 
 def test_the_difference_under_a_full_perturbation_tends_to_the_exact_gradient():
@@ -89,7 +88,7 @@ def test_the_difference_under_a_full_perturbation_tends_to_the_exact_gradient():
         tiled = tf.tile(tf.constant(potentials), [draws, 1])
         with tf.GradientTape() as tape:
             tape.watch(tiled)
-            per_configuration = pairwise_binary.configuration_scores(tiled, num_variables)
+            per_configuration = binary.configuration_scores(tiled, num_variables)
             noise = perturbation.sample_gumbel([draws, 16], [seed, 0])
             losses = tf.tile(tf.constant(table[np.newaxis], tf.float32), [draws, 1])
             code = solvers.Categorical()(per_configuration + noise)

@@ -1,0 +1,65 @@
+"""Distributions over configurations, one a file; `base.py` states what they can be asked."""
+
+import inspect
+
+from tf_direct_opt.posteriors.base import Family, Posterior
+from tf_direct_opt.posteriors.categorical import Categorical
+from tf_direct_opt.posteriors.class_gaussian import ClassGaussian
+from tf_direct_opt.posteriors.pairwise_binary import PairwiseBinary
+
+__all__ = [
+    "Categorical",
+    "ClassGaussian",
+    "Family",
+    "PairwiseBinary",
+    "Posterior",
+    "get",
+    "names",
+]
+
+_REGISTRY = {
+    "categorical": Categorical,
+    "class_gaussian": ClassGaussian,
+    "pairwise_binary": PairwiseBinary,
+}
+
+
+def names() -> list[str]:
+    """The registered posteriors."""
+    return sorted(_REGISTRY)
+
+
+def get(identifier: str | dict | Family, **config) -> Family:
+    """The family of that name: what makes a posterior from parameters.
+
+    Args:
+        identifier: a registered name, what `Family.get_config` gave, or a `Family`.
+        **config: arguments of the posterior after its parameters, with a name only.
+
+    Raises:
+        ValueError: unknown name, or arguments that the posterior does not take.
+
+    Example:
+        >>> family = get("pairwise_binary", num_variables=3)
+        >>> family.parameter_shape
+        (6,)
+        >>> family(tf.zeros([1, 6])).mode().shape
+        TensorShape([1, 3, 2])
+    """
+    if isinstance(identifier, Family) and not config:
+        return identifier
+    if isinstance(identifier, dict) and set(identifier) == {"name", "config"} and not config:
+        return get(identifier["name"], **identifier["config"])
+    if not isinstance(identifier, str) or identifier not in _REGISTRY:
+        raise ValueError(
+            f"Expected `posterior` to be one of {names()} or a posteriors.Family; received "
+            f"{identifier!r}."
+        )
+    kind = _REGISTRY[identifier]
+    try:
+        inspect.signature(kind).bind(None, **config)
+    except TypeError as error:
+        raise ValueError(
+            f"Expected the arguments of the posterior {identifier!r}; received {config}: {error}."
+        ) from error
+    return Family(identifier, kind, config)

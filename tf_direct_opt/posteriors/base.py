@@ -1,0 +1,179 @@
+"""What every distribution over configurations can be asked.
+
+A posterior is made from the parameters [B, ...] of a batch, so that what one enumeration or one
+forward pass yields is computed once and asked for many times. It knows closed forms and exact
+draws; no estimator, no decoder. `tests/posterior_contract.py` asks every posterior of this package
+the same questions by enumeration.
+"""
+
+import abc
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+
+class Posterior(abc.ABC):
+    """A distribution over the configurations of N variables with K categories each.
+
+        q(z) = exp(h . s(z) - log Z)
+
+    with parameters h, nats, and the sufficient statistics s. Configurations are codes, one-hots
+    [..., N, K]; of binary variables K = 2 (`binary.one_hot`). A subclass gives `parameter_shape`
+    and the quantities below; where the numbering of configurations is not that of N digits to base
+    K, the last one the fastest, it also gives `num_configurations`, `configurations` and `index`.
+
+    Attributes:
+        parameters: [B, *parameter_shape] as they were given: gradients go to this tensor.
+        num_variables: N.
+        num_categories: K.
+    """
+
+    parameter_name: ClassVar[str] = "logits"
+    """What the parameters are called where results are reported by name."""
+
+    parameters: tf.Tensor
+    num_variables: int
+    num_categories: int
+
+    @classmethod
+    @abc.abstractmethod
+    def parameter_shape(cls, **config) -> tuple[int, ...]:
+        """Shape of one example's parameters, for the arguments that follow the parameters."""
+
+    @abc.abstractmethod
+    def mode(self) -> tf.Tensor:
+        """The most probable configuration: codes [B, N, K]. No gradient passes."""
+
+    @abc.abstractmethod
+    def sample(self, count: int, seed: tf.Tensor) -> tf.Tensor:
+        """`count` exact, independent draws: codes [B, count, N, K]. No gradient passes."""
+
+    @abc.abstractmethod
+    def gumbel_top_k(self, count: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The best configurations under an independent zero-mean Gumbel for each of them.
+
+        The first is an exact draw of q (Gumbel-Max), the others follow it in a draw without
+        replacement.
+
+        Args:
+            count: M, at most the number of configurations.
+            seed: [2] integers; the same seed gives the same draws.
+
+        Returns:
+            Perturbed scores h . s(z) + Gumbel [B, M], descending, and codes [B, M, N, K]. No
+            gradient passes.
+
+        References:
+            Kool, van Hoof, Welling, "Stochastic beams and where to find them", ICML 2019; Maddison,
+            Tarlow, Minka, "A* sampling", NeurIPS 2014.
+        """
+
+    @abc.abstractmethod
+    def score(
+        self,
+        codes: tf.Tensor,  # [B or 1, S, N, K]
+    ) -> tf.Tensor:
+        """h . s(z), the unnormalised log-probability, nats: [B, S]; differentiable."""
+
+    @abc.abstractmethod
+    def log_partition(self) -> tf.Tensor:
+        """log Z = log sum_z exp(h . s(z)), nats: [B]; differentiable."""
+
+    @abc.abstractmethod
+    def marginals(self) -> tf.Tensor:
+        """q(z_i = k): [B, N, K]. No gradient is promised."""
+
+    @abc.abstractmethod
+    def kl_to_uniform(self) -> tf.Tensor:
+        """KL(q || uniform over the configurations), nats: [B]; differentiable."""
+
+    def log_prob(
+        self,
+        codes: tf.Tensor,  # [B or 1, S, N, K]
+    ) -> tf.Tensor:
+        """log q(z), nats: [B, S]; differentiable."""
+        return self.score(codes) - self.log_partition()[:, tf.newaxis]
+
+    def entropy(self) -> tf.Tensor:
+        """-E_q log q(z), nats: [B]; differentiable."""
+        return math.log(self.num_configurations) - self.kl_to_uniform()
+
+    @property
+    def num_configurations(self) -> int:
+        """How many configurations there are."""
+        return self.num_categories**self.num_variables
+
+    def configurations(
+        self,
+        index: tf.Tensor,  # [M] int
+    ) -> tf.Tensor:
+        """The codes [M, N, K] of numbers from 0 to `num_configurations` - 1."""
+        powers = self.num_categories ** tf.range(self.num_variables - 1, -1, -1, index.dtype)
+        digits = index[:, tf.newaxis] // powers % self.num_categories
+        return tf.one_hot(digits, self.num_categories)
+
+    def index(
+        self,
+        codes: tf.Tensor,  # [..., N, K]
+    ) -> tf.Tensor:
+        """The numbers of configurations: int32 [...]."""
+        powers = self.num_categories ** tf.range(self.num_variables - 1, -1, -1)
+        return tf.reduce_sum(tf.argmax(codes, axis=-1, output_type=tf.int32) * powers, axis=-1)
+
+    def probabilities(self) -> tf.Tensor:
+        """q of every configuration, in the order of their numbers: [B, num_configurations]."""
+        return tf.nn.softmax(
+            self.score(self.configurations(tf.range(self.num_configurations))[None])
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A posterior without its parameters: what a model or an estimator keeps of it.
+
+    Args:
+        name: under which it is registered.
+        kind: the class.
+        config: its arguments after the parameters.
+    """
+
+    name: str
+    kind: type[Posterior]
+    config: dict[str, Any]
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        return self.kind.parameter_shape(**self.config)
+
+    @property
+    def num_variables(self) -> int:
+        return self.config.get("num_variables") or self.kind.num_variables
+
+    @property
+    def num_categories(self) -> int:
+        return self.config.get("num_categories") or self.kind.num_categories
+
+    def __call__(
+        self,
+        parameters: tf.Tensor,  # [B, *parameter_shape]
+    ) -> Posterior:
+        return self.kind(parameters, **self.config)
+
+    def check_shape(self, shape) -> None:
+        """ValueError unless a batch of parameters of that shape belongs to the family."""
+        check_shape(shape, self.parameter_shape, self.kind.__name__)
+
+    def get_config(self) -> dict:
+        """What `posteriors.get` makes the same family from, fit for JSON."""
+        return {"name": self.name, "config": dict(self.config)}
+
+
+def check_shape(shape, expected: tuple[int, ...], what: str) -> None:
+    """ValueError unless the shape is [B, *expected]."""
+    if len(shape) != len(expected) + 1 or tuple(shape[1:]) != expected:
+        raise ValueError(
+            f"Expected parameters [{', '.join(['B', *map(str, expected)])}] of {what}; received "
+            f"shape {tuple(shape)}. Please reshape them, or give another size."
+        )
