@@ -1,16 +1,25 @@
 """Binary images and labels for the examples, read into memory whole: nothing is decoded twice.
 
-TensorFlow is imported by what needs it only: whether a data set is there is said at once.
+What TFDS has decoded once is kept in a folder of its own, `cache_folder`, and read from there the
+next time, if the prepared files are still the same. TensorFlow is imported by what needs it only:
+whether a data set is there is said at once.
 """
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pathlib
+import sys
+import zipfile
+import zlib
 
 import numpy as np
 from absl import flags
+
+from tf_direct_opt import files
+from tf_direct_opt.runs import command_line
 
 FLAGS = flags.FLAGS
 
@@ -21,6 +30,7 @@ PARTS = ("train", "valid", "test")
 flags.DEFINE_enum("dataset", "digits", DATASETS, "Data set.")
 flags.DEFINE_string("data_dir", None, "TFDS folder [$TFDS_DATA_DIR or ~/tensorflow_datasets].")
 flags.DEFINE_bool("download", False, "Let TFDS download and prepare a missing data set.")
+flags.DEFINE_bool("cache", True, "Keep what was decoded, and read it the next time.")
 
 # Where the paper's 50k/10k/10k split, or the nearest thing to it, is found in TFDS.
 _TFDS_SPLITS = {
@@ -61,10 +71,12 @@ def check_flags() -> None:
 
 def from_flags() -> Images:
     """The data set that the flags name; kept, as a comparison trains many models on it."""
-    return _kept(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)
+    return _kept(FLAGS.dataset, FLAGS.data_dir, FLAGS.download, FLAGS.cache)
 
 
-def load(name: str, data_dir: str | None = None, download: bool = False) -> Images:
+def load(
+    name: str, data_dir: str | None = None, download: bool = False, cache: bool = True
+) -> Images:
     """Loads a data set, binarised at 0.5, in the paper's splits.
 
     digits: scikit-learn's 1797 images of 8x8, embedded (1437 / 180 / 180).
@@ -76,12 +88,28 @@ def load(name: str, data_dir: str | None = None, download: bool = False) -> Imag
         name: one of `DATASETS`.
         data_dir: TFDS folder; None takes $TFDS_DATA_DIR, then ~/tensorflow_datasets.
         download: whether TFDS may download and prepare what is missing.
+        cache: whether to keep what was decoded, and to read it the next time.
 
     Raises:
-        ValueError: unknown name, or a data set that is not prepared and not to be downloaded.
+        ValueError: unknown name, a data set that is not prepared and not to be downloaded, or one
+            whose files are damaged.
     """
     require_prepared(name, data_dir, download)
-    return _load_digits() if name == "digits" else _load_tfds(name, data_dir, download)
+    if name == "digits":
+        return _load_digits()
+    folder = _folder(data_dir)
+    if download:
+        import tensorflow_datasets as tfds
+
+        tfds.builder(_builder_name(name), data_dir=str(folder)).download_and_prepare()
+    grey, classes = _decoded(name, folder, cache)
+    if name == "omniglot_small":
+        # Greek and Latin are in both small sets: a model tested on an alphabet that it was
+        # trained on would be flattered.
+        new = ~np.isin(classes["test"], np.union1d(classes["train"], classes["valid"]))
+        grey["test"] = grey["test"][new]
+    images = {part: _binarise(grey[part]) for part in PARTS}
+    return Images(name, **images, labels={} if name.startswith("omniglot") else classes)
 
 
 _kept = functools.lru_cache(maxsize=1)(load)
@@ -93,21 +121,38 @@ def require_prepared(name: str, data_dir: str | None = None, download: bool = Fa
     TFDS itself would try the network for minutes before it says so.
     """
     if name not in DATASETS:
-        raise ValueError(f"Expected a data set in {DATASETS}; received {name!r}.")
-    if name == "digits" or download:
+        raise ValueError(
+            f"Expected a data set in {DATASETS}; received {name!r}. Please give one of them."
+        )
+    if name == "digits":
+        command_line.require_packages("sklearn")
+        return
+    if download:
+        command_line.require_packages("tensorflow_datasets", "importlib_resources")
         return
     folder = _folder(data_dir)
     infos = list((folder / _builder_name(name)).glob("**/dataset_info.json"))
     if not infos:
         raise ValueError(_how_to_prepare(name, folder))
     needed = {split.split("[")[0] for split in _TFDS_SPLITS[name].values()}
-    found = {split["name"] for info in infos for split in json.loads(info.read_text())["splits"]}
+    try:
+        found = {
+            split["name"] for info in infos for split in json.loads(info.read_bytes())["splits"]
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(name, folder, f"a damaged dataset_info.json ({error})") from error
     if not needed <= found:
         raise ValueError(
-            f"Expected the splits {sorted(needed)} of {_builder_name(name)!r} in {folder}; found "
-            f"only {sorted(found)}. Please prepare the whole data set with --download, or give "
+            f"Expected the splits {sorted(needed)} of {_builder_name(name)!r} in {folder}; received"
+            f" only {sorted(found)}. Please prepare the whole data set with --download, or give "
             "another --dataset."
         )
+
+
+def cache_folder() -> pathlib.Path:
+    """Where decoded images are kept: below $XDG_CACHE_HOME, or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(home).expanduser() / "tf_direct_opt"
 
 
 def _folder(data_dir: str | None) -> pathlib.Path:
@@ -123,9 +168,17 @@ def _how_to_prepare(name: str, folder: pathlib.Path) -> str:
     builder_name = _builder_name(name)
     return (
         f"Expected the data set {builder_name!r} prepared by TFDS under {folder / builder_name}; "
-        "found none. Please add --download to prepare it there, give the folder that has it with "
-        '--data_dir, or run: python -c "import tensorflow_datasets as tfds; '
+        "received none. Please add --download to prepare it there, give the folder that has it "
+        'with --data_dir, or run: python -c "import tensorflow_datasets as tfds; '
         f"tfds.load('{builder_name}', data_dir='{folder}')\""
+    )
+
+
+def _damaged(name: str, folder: pathlib.Path, what: str) -> ValueError:
+    path = folder / _builder_name(name)
+    return ValueError(
+        f"Expected the data set {_builder_name(name)!r} whole in {path}; received {what}. Please "
+        "delete that folder and prepare the data set again with --download."
     )
 
 
@@ -135,38 +188,80 @@ def _load_digits() -> Images:
     digits = sklearn.datasets.load_digits()
     # The file is ordered by writer; a fixed permutation makes the three splits alike.
     order = np.random.default_rng(0).permutation(len(digits.images))
-    images = np.split(_binarise(digits.images / 16.0)[order], [1437, 1617])
+    images = np.split(_binarise(_grey(digits.images / 16.0))[order], [1437, 1617])
     labels = np.split(digits.target.astype(np.int32)[order], [1437, 1617])
     return Images("digits", *images, dict(zip(PARTS, labels, strict=True)))
 
 
-def _load_tfds(name: str, data_dir: str | None, download: bool) -> Images:
+def _decoded(
+    name: str, folder: pathlib.Path, cache: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Grey images, uint8 [n, 28, 28], and classes or alphabets, int32 [n], of each part."""
+    path = cache_folder() / f"{name}-{_version(folder / _builder_name(name))}.npz"
+    if cache and path.exists():
+        try:
+            with np.load(path) as arrays:
+                return tuple(
+                    {part: arrays[f"{kind}_{part}"] for part in PARTS}
+                    for kind in ("images", "classes")
+                )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            pass  # Damaged: it is made again.
+    if FLAGS.is_parsed() and ("verbose" not in FLAGS or FLAGS.verbose):
+        print(f"Reading {name}; the next time it is quicker.", file=sys.stderr, flush=True)
+    images, classes = _read(name, folder)
+    if cache:
+        arrays = {f"images_{part}": array for part, array in images.items()}
+        arrays |= {f"classes_{part}": array for part, array in classes.items()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path) as temporary:
+                np.savez_compressed(temporary, **arrays)
+        except OSError:
+            pass  # A folder that cannot be written: it is decoded every time.
+    return images, classes
+
+
+def _version(folder: pathlib.Path) -> str:
+    """What tells the prepared files in a folder from others of the same name."""
+    stats = sorted((str(path), path.stat()) for path in folder.rglob("*") if path.is_file())
+    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+
+
+def _read(name: str, folder: pathlib.Path):
+    """Reads and decodes what TFDS prepared.
+
+    Raises:
+        ValueError: files that are missing, damaged, or hold something else.
+    """
+    command_line.require_packages("tensorflow_datasets", "importlib_resources")
     import tensorflow_datasets as tfds
 
-    builder_name, folder, splits = _builder_name(name), _folder(data_dir), _TFDS_SPLITS[name]
-    builder = tfds.builder(builder_name, data_dir=str(folder))
-    if download:
-        builder.download_and_prepare()
-    elif not builder.is_prepared():
-        raise ValueError(f"{_how_to_prepare(name, folder)} (version {builder.version})")
-    if not name.startswith("omniglot"):
-        arrays = {part: _read(builder, split) for part, split in splits.items()}
-        images, labels = ({part: array[i] for part, array in arrays.items()} for i in (0, 1))
-        return Images(name, **images, labels=labels)
-    arrays = {part: _read_omniglot(builder, split) for part, split in splits.items()}
-    if name == "omniglot_small":
-        # Greek and Latin are in both small sets: a model tested on an alphabet that it was
-        # trained on would be flattered.
-        known = np.union1d(arrays["train"][1], arrays["valid"][1])
-        images, alphabets = arrays["test"]
-        arrays["test"] = images[~np.isin(alphabets, known)], alphabets
-    return Images(name, **{part: images for part, (images, _) in arrays.items()})
+    read_split = _read_omniglot if name.startswith("omniglot") else _read_mnist
+    images, classes = {}, {}
+    try:
+        builder = tfds.builder(_builder_name(name), data_dir=str(folder))
+        if not builder.is_prepared():
+            raise ValueError(f"{_how_to_prepare(name, folder)} (version {builder.version})")
+        for part, split in _TFDS_SPLITS[name].items():
+            images[part], classes[part] = read_split(builder, split)
+            expected = builder.info.splits[split].num_examples
+            if len(images[part]) != expected:
+                raise ValueError(f"{len(images[part])} images of {expected} in the split {split}")
+            if read_split is _read_mnist and not set(classes[part]) <= set(range(10)):
+                raise ValueError(f"labels out of range in the split {split}")
+    except Exception as error:  # TensorFlow, TFDS, protobuf and JSON have errors of their own.
+        if isinstance(error, MemoryError) or str(error).startswith("Expected the data set"):
+            raise
+        what = str(error).partition("\n")[0] or type(error).__name__
+        raise _damaged(name, folder, f"something that cannot be read ({what[:200]})") from error
+    return images, classes
 
 
-def _read(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_mnist(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
     examples = builder.as_dataset(split=split, batch_size=-1)
-    images = _binarise(examples["image"].numpy()[..., 0] / np.float32(255))
-    return images, examples["label"].numpy().astype(np.int32)
+    return examples["image"].numpy()[..., 0], examples["label"].numpy().astype(np.int32)
 
 
 def _read_omniglot(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -178,8 +273,14 @@ def _read_omniglot(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
 
     batches = builder.as_dataset(split=split).batch(500).map(reduce_size)
     images, alphabets = zip(*batches.as_numpy_iterator(), strict=True)
-    return _binarise(np.concatenate(images)), np.concatenate(alphabets)
+    return _grey(np.concatenate(images)), np.concatenate(alphabets).astype(np.int32)
 
 
-def _binarise(images: np.ndarray) -> np.ndarray:
-    return (images > 0.5).astype(np.uint8)
+def _grey(images: np.ndarray) -> np.ndarray:
+    """[0, 1] -> 0 to 255, on the same side of the middle."""
+    levels = np.round(255 * images)
+    return np.where(images > 0.5, np.maximum(levels, 128), np.minimum(levels, 127)).astype(np.uint8)
+
+
+def _binarise(grey: np.ndarray) -> np.ndarray:
+    return (grey > 127).astype(np.uint8)

@@ -104,18 +104,18 @@ def prepare() -> runs.Run:
     vae_flags.complete(FLAGS.estimator, alone=False)
     if FLAGS.label_epochs is None:
         FLAGS.label_epochs = FLAGS.epochs // 3
-    command_line.require_packages("matplotlib")
-    data.check_flags()
     if FLAGS.dataset.startswith("omniglot"):
         raise ValueError(
             "Expected a --dataset whose parts have classes in common; received "
-            f"{FLAGS.dataset!r}, whose test images are of other alphabets."
+            f"{FLAGS.dataset!r}, whose test images are of other alphabets. Please give another."
         )
     if not FLAGS.supervised and FLAGS.labelled_per_batch >= FLAGS.batch_size:
         raise ValueError(
             f"Expected --labelled_per_batch below the --batch_size of {FLAGS.batch_size}; received "
             f"{FLAGS.labelled_per_batch}. Please give --supervised to train on labels alone."
         )
+    command_line.require_packages("matplotlib")
+    data.check_flags()
     method = "supervised" if FLAGS.supervised else FLAGS.estimator
     return training.prepare(
         FLAGS.find_module_defining_flag("num_labels"),

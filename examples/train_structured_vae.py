@@ -93,17 +93,18 @@ def prepare() -> runs.Run:
     if FLAGS.solver != "enumerate" and FLAGS.perturbation == "configurations":
         raise ValueError(
             "Expected --solver=enumerate with --perturbation=configurations, which gives noise to "
-            f"each of the 2^n configurations; received --solver={FLAGS.solver}."
+            f"each of the 2^n configurations; received --solver={FLAGS.solver}. Please give "
+            "--perturbation=unary."
         )
     if FLAGS.solver == "maxflow" and FLAGS.perturbation == "all":
         raise ValueError(
-            "Expected --perturbation=unary with --solver=maxflow: noise on the couplings would "
-            "make some of them negative. Please give another solver or perturbation."
+            "Expected --perturbation=unary with --solver=maxflow; received all: noise on the "
+            "couplings would make some of them negative. Please give another of the two."
         )
     if FLAGS.solver == "maxflow" and FLAGS.nonnegative is False:
         raise ValueError(
-            "Expected --nonnegative couplings with --solver=maxflow. Please give "
-            "--solver=enumerate or --solver=milp for couplings of any sign."
+            "Expected --nonnegative couplings with --solver=maxflow; received --nononnegative. "
+            "Please give --solver=enumerate or --solver=milp for couplings of any sign."
         )
     if FLAGS.solver == "maxflow":
         command_line.require_packages("maxflow")
@@ -112,7 +113,7 @@ def prepare() -> runs.Run:
     if FLAGS.solver != "enumerate" and FLAGS.jit_compile:
         raise ValueError(
             f"Expected --nojit_compile with --solver={FLAGS.solver}, which is not TensorFlow and "
-            "which XLA cannot compile."
+            "which XLA cannot compile; received --jit_compile. Please leave it out."
         )
     if FLAGS.structure == "pairwise":
         statistics = FLAGS.n * (FLAGS.n + 1) // 2

@@ -69,6 +69,8 @@ def read_limits(path: str | None) -> list[dict]:
         return []
     try:
         lines = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+        if not lines:
+            raise ValueError("no line")
         _ = [
             (line["dataset"], int(line["num_categories"]), float(line["test_nll"]))
             for line in lines

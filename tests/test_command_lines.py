@@ -111,7 +111,7 @@ LINES = {
         ("--num_labels=0", "num_labels"),
         ("--num_labels=5000", "Expected from 1 to 1437 labels"),
         ("--num_labels=105", "Expected a number of labels that the 10 classes divide"),
-        ("--num_labels=1430", "Expected 143 labelled images of each class; class"),
+        ("--num_labels=1430", "Expected 143 labelled images of each class; received"),
         ("--labelled_per_batch=0", "labelled_per_batch"),
         ("--labelled_per_batch=100", "Expected --labelled_per_batch below the --batch_size"),
         ("--label_epochs=-1", "label_epochs"),
@@ -251,7 +251,7 @@ def here():
     info.mkdir(parents=True)
     (HERE / "history_is_a_folder/history.csv").mkdir()
     contents = {
-        "file": "", "results/history.csv": "mine", "run/flags.txt": "--k=77\n",
+        "file": "mine", "results/history.csv": "mine", "run/flags.txt": "--k=77\n",
         "checkpoints_is_a_file/checkpoints": "mine", "other.csv": "a,b\n1,2\n",
         "table.csv": TABLE, "cut.csv": TABLE[:-30],
         "tfds/mnist/3.0.1/dataset_info.json": '{"splits": [',

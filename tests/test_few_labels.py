@@ -68,7 +68,7 @@ def test_labelled_subset_may_be_everything():
         (-3, "Expected from 1 to 9 labels"),
         (12, "Expected from 1 to 9 labels, the training images; received 12"),
         (4, "Expected a number of labels that the 3 classes divide.* received 4"),
-        (9, r"Expected 3 labelled images of each class; class 1 has 2\. Please ask for fewer"),
+        (9, r"Expected 3 labelled images of each class; received 2 of class 1\. Please ask"),
     ],
 )
 def test_labelled_subset_out_of_range(num_labels, message):

@@ -26,9 +26,13 @@ class ImageFeed:
         images: a `data.Images`.
         batch_size: images of a step, over all replicas.
         seed: of the order.
+
+    Raises:
+        ValueError: batches larger than the training images.
     """
 
     def __init__(self, images, batch_size: int, seed: int):
+        require_batch_size(batch_size, len(images.train))
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
@@ -56,17 +60,22 @@ def training_batches(
     another, and shapes stay static. Indices are shuffled rather than images, and a batch is one
     gather: nothing is done for each example in turn.
     """
-    if not 1 <= batch_size <= len(images):
-        raise ValueError(
-            f"Expected a batch size from 1 to the {len(images)} training images; "
-            f"received {batch_size}."
-        )
+    require_batch_size(batch_size, len(images))
     images = tf.constant(images)
     return (
         index_batches(images.shape[0], batch_size, seed, initial_epoch, epochs)
         .map(lambda index: tf.cast(tf.gather(images, index), tf.float32))
         .prefetch(4)
     )
+
+
+def require_batch_size(batch_size: int, count: int) -> None:
+    """Raises ValueError for a batch that `count` images cannot fill."""
+    if not 1 <= batch_size <= count:
+        raise ValueError(
+            f"Expected a batch size from 1 to the {count} training images; received {batch_size}. "
+            "Please give another one."
+        )
 
 
 def index_batches(

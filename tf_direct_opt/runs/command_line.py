@@ -58,8 +58,8 @@ def require_memory(floats: float, cure: str) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 4 * floats > memory:
         raise ValueError(
-            f"Expected a model and batches that fit into memory, {memory / 2**30:.0f} GiB; received "
-            f"one that takes {4 * floats / 2**30:.0f} GiB at least. Please give {cure}."
+            f"Expected a model and batches that fit into memory, {memory / 2**30:.0f} GiB; "
+            f"received one that takes {4 * floats / 2**30:.0f} GiB at least. Please give {cure}."
         )
 
 
@@ -72,7 +72,9 @@ def make_folder(name: str) -> pathlib.Path:
     path = pathlib.Path(name).expanduser()
     try:
         if not name:
-            raise ValueError("Expected a folder for --output_dir; received an empty name. Please name one.")
+            raise ValueError(
+                "Expected a folder for --output_dir; received an empty name. Please name one."
+            )
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(

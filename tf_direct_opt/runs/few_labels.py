@@ -36,8 +36,8 @@ def labelled_subset(
     for label, indices in enumerate(chosen):
         if len(indices) < each:
             raise ValueError(
-                f"Expected {each} labelled images of each class; class {label} has "
-                f"{len(indices)}. Please ask for fewer labels."
+                f"Expected {each} labelled images of each class; received {len(indices)} of class "
+                f"{label}. Please ask for fewer labels."
             )
     return np.sort(np.concatenate(chosen))
 
@@ -113,11 +113,7 @@ class FewLabelsFeed:
             raise ValueError(
                 f"Expected from 1 to {batch_size} labelled images a batch; received {num_labelled}."
             )
-        if batch_size > len(images.train):
-            raise ValueError(
-                f"Expected a batch size from 1 to the {len(images.train)} training images; "
-                f"received {batch_size}."
-            )
+        batches.require_batch_size(batch_size, len(images.train))
         self.images = images
         self.labelled = labelled
         self.num_labelled = num_labelled

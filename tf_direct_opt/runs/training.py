@@ -91,9 +91,9 @@ def train(run: Run, feed, build_model: Callable) -> dict:
     Raises:
         ValueError: flags that do not fit the data, or a checkpoint that cannot be read.
     """
-    say(f"Results go to {run.directory}.")
     model = compiled(feed, build_model)
     initial_epoch = run.restore(model)
+    say(f"Results go to {run.directory}.")
     if initial_epoch > FLAGS.epochs:
         raise ValueError(
             f"Expected a run of at most {FLAGS.epochs} --epochs; received {run.directory} with "

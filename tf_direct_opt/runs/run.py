@@ -1,0 +1,263 @@
+"""A folder of results that a killed process can go on with."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+from collections.abc import Collection, Mapping
+
+from tf_direct_opt import files
+
+SETTINGS = "flags.txt"
+FOLDERS = ("checkpoints", "tensorboard")
+FILES = ("history.csv", "model.keras", "metrics.json", "codes.png", "confusion.png")
+
+
+class Run:
+    """A folder of results, held by one process at a time, that a killed one can go on with.
+
+    In the folder: flags.txt, the settings, from the end of the first epoch on; history.csv;
+    checkpoints/; events for TensorBoard under tensorboard/; at the end model.keras and
+    metrics.json. Each is whole or not there. Gone on with, a run ends where it would have ended:
+    bit for bit on CPU, if the batches of an epoch are a function of the epoch, not of those before.
+
+    Args:
+        directory: of the results; made if it is not there.
+        settings: what decides the results, by name; written to flags.txt.
+        resume: go on with the run in the folder, if there is one, under the same settings.
+        free: names of settings that may change on the way.
+
+    Raises:
+        ValueError: (also `check`, and on entering) the folder holds another run, or results that
+            no run left, is held by another process, damaged, or cannot be written.
+
+    Example:
+        >>> import keras, numpy as np, tempfile, tensorflow as tf
+        >>> from tf_direct_opt import runs
+        >>> data = tf.data.Dataset.from_tensor_slices((np.eye(8), np.arange(8.0))).batch(2)
+        >>> with runs.Run(tempfile.mkdtemp(), {"units": 3}, resume=True) as run:
+        ...     model = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(1)])
+        ...     model.compile("adam", "mse")
+        ...     model.build((None, 8))
+        ...     done = run.restore(model)
+        ...     _ = model.fit(data, initial_epoch=done, epochs=4, verbose=0,
+        ...                   shuffle=False, callbacks=run.callbacks())
+        ...     run.save(model, {"loss": model.evaluate(data, verbose=0)})
+        >>> sorted(path.name for path in run.directory.iterdir())
+        ['checkpoints', 'flags.txt', 'history.csv', 'metrics.json', 'model.keras', 'tensorboard']
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        settings: Mapping[str, object] | None = None,
+        resume: bool = False,
+        free: Collection[str] = (),
+    ):
+        if not str(directory):
+            raise ValueError(
+                "Expected a folder for the results; received an empty name. Please give one."
+            )
+        self.directory = pathlib.Path(directory).expanduser()
+        self.settings = dict(settings or {})
+        self.resume = resume
+        self._free = free
+        self._lock = contextlib.ExitStack()
+        self._initial_epoch = 0
+        self._history = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.directory / "metrics.json").exists()
+
+    def check(self) -> None:
+        """Raises the ValueErrors that entering the run would, and leaves nothing behind."""
+        with self._folder_errors():
+            self._check()
+
+    def __enter__(self) -> "Run":
+        self.check()
+        with self._folder_errors():
+            self._lock.enter_context(files.locked(self.directory))
+        try:
+            self.check()  # Another process may have filled the folder until it was locked.
+            for name in (SETTINGS, *FILES):
+                files.remove_temporaries(self.directory / name)
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lock.close()
+
+    def restore(self, model) -> int:
+        """Loads what the run has come to into a built and compiled model.
+
+        Returns:
+            The number of finished epochs, `initial_epoch` of `fit`; 0 for a new run.
+
+        Raises:
+            ValueError: the checkpoints or the history are damaged, or of another model.
+        """
+        from tf_direct_opt import callbacks
+
+        checkpoint = callbacks.Checkpoint(self.directory / "checkpoints")
+        self._initial_epoch = checkpoint.restore(model) if self._begun else 0
+        self._history = callbacks.History(self.directory / "history.csv", self._initial_epoch)
+        if self._begun:
+            callbacks.drop_events(
+                self.directory / "tensorboard",
+                self._initial_epoch,
+                int(model.optimizer.iterations),
+            )
+        return self._initial_epoch
+
+    def callbacks(self, images=None) -> list:
+        """Callbacks of `fit` that leave what a run leaves, after `restore`.
+
+        Args:
+            images: [n, *image] a few images for the `pictures` of the model, if it has any.
+        """
+        import keras
+
+        from tf_direct_opt import callbacks
+
+        if self._history is None:
+            raise ValueError("Expected `restore(model)` before `callbacks()`; please call it.")
+
+        def begin(epoch, logs):
+            if not callbacks.diverged(logs):
+                self._begin()
+
+        # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
+        return [
+            keras.callbacks.LambdaCallback(on_epoch_end=begin),
+            callbacks.TensorBoard(self.directory / "tensorboard", images, write_graph=False),
+            self._history,
+            keras.callbacks.TerminateOnNaN(),
+            callbacks.Checkpoint(self.directory / "checkpoints"),
+        ]
+
+    def save(self, model, test: Mapping[str, float], **more) -> None:
+        """Writes model.keras and, with what the run was, metrics.json.
+
+        Args:
+            model: as `fit` left it.
+            test: its figures.
+            **more: further entries of metrics.json.
+        """
+        rows = self._history.rows
+        with files.replacing(self.directory / "model.keras") as temporary:
+            model.save(temporary)
+        figures = {
+            "test": dict(test),
+            **more,
+            "epochs": len(rows),
+            "seconds_per_epoch": statistics.median(float(row["seconds"]) for row in rows),
+            "flags": dict(sorted(self.settings.items())),
+            "versions": _versions(),
+        }
+        with files.replacing(self.directory / "metrics.json") as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n")
+
+    @property
+    def _begun(self) -> bool:
+        return (self.directory / SETTINGS).exists()
+
+    @contextlib.contextmanager
+    def _folder_errors(self):
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(
+                "Expected --output_dir to be a folder that can be written; received "
+                f"{self.directory}: {error.strerror}. Please give another one."
+            ) from error
+
+    def _check(self) -> None:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise NotADirectoryError(None, "Not a directory")
+        self._require_kinds()
+        if self._begun:
+            if not self.resume:
+                raise ValueError(
+                    f"Expected a new --output_dir; received {self.directory}, which holds a run "
+                    "already. Please add --resume to go on with it, or give another folder."
+                )
+            self._require_same_settings()
+        else:
+            found = [name for name in FILES if (self.directory / name).exists()]
+            checkpoints = self.directory / "checkpoints"
+            found += ["checkpoints"] if checkpoints.is_dir() and any(checkpoints.iterdir()) else []
+            if found:
+                raise ValueError(
+                    f"Expected a new --output_dir; received {self.directory}, which holds "
+                    f"{', '.join(found)}, but no {SETTINGS} of a run. Please give another folder."
+                )
+        exists = next(path for path in (self.directory, *self.directory.parents) if path.exists())
+        if not (exists.is_dir() and os.access(exists, os.W_OK | os.X_OK)):
+            raise PermissionError(None, f"{exists} cannot be written")
+
+    def _require_kinds(self) -> None:
+        """Folders where folders go, files where files go."""
+        for names, right, kind in (
+            (FOLDERS, pathlib.Path.is_dir, "a folder"),
+            ((SETTINGS, *FILES), pathlib.Path.is_file, "a file"),
+        ):
+            for path in (self.directory / name for name in names):
+                if os.path.lexists(path) and not right(path):
+                    raise ValueError(
+                        f"Expected {path} to be {kind}; received something else. Please move it, "
+                        "or give another --output_dir."
+                    )
+
+    def _require_same_settings(self) -> None:
+        path = self.directory / SETTINGS
+        try:
+            before = set(path.read_text(encoding="utf-8").splitlines())
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"Expected the flags of a run in {path}; received a damaged file: {error}. Please "
+                "give another --output_dir."
+            ) from error
+        free = {f"--{prefix}{name}" for name in self._free for prefix in ("", "no")}
+        differing = sorted(before ^ set(self._lines()))
+        changed = [line for line in differing if line.partition("=")[0] not in free]
+        if changed:
+            raise ValueError(
+                f"Expected the flags of the run in {path} to resume it; received others, or a "
+                f"damaged file: in one of the two only are {' '.join(changed)}. Please add "
+                f"--flagfile={path}, or give another --output_dir."
+            )
+
+    def _begin(self) -> None:
+        """Writes the settings: from now on the folder is this run's."""
+        with files.replacing(self.directory / SETTINGS) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in self._lines()), encoding="utf-8")
+
+    def _lines(self) -> list[str]:
+        """The settings as lines of a flagfile."""
+        lines = []
+        for name, value in sorted(self.settings.items()):
+            if isinstance(value, bool):
+                lines.append(f"--{'' if value else 'no'}{name}")
+            elif isinstance(value, list):
+                lines.append(f"--{name}={','.join(map(str, value))}")
+            elif value is not None:
+                lines.append(f"--{name}={value}")
+        return lines
+
+
+def _versions() -> dict[str, str]:
+    packages = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+    return {
+        "python": platform.python_version(),
+        "tf_direct_opt": sys.modules["tf_direct_opt"].__version__,
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
