@@ -177,7 +177,7 @@ def _bad_history(path, epochs, what) -> str:
 
 def diverged(logs: dict | None) -> bool:
     """Whether the loss of an epoch is no number."""
-    return bool(logs) and not math.isfinite(logs.get("loss", 0.0))
+    return logs is not None and not math.isfinite(logs.get("loss", 0.0))
 
 
 def _clocks() -> np.ndarray:

@@ -261,7 +261,7 @@ def direct_argmax_with_probe(
 def check_loss_scale(loss_scale) -> None:
     """ValueError unless it is "relative", None, a positive number or a tensor."""
     known = loss_scale is None or tf.is_tensor(loss_scale) or isinstance(loss_scale, np.ndarray)
-    positive = isinstance(loss_scale, numbers.Real) and 0 < loss_scale < math.inf
+    positive = isinstance(loss_scale, numbers.Real) and 0 < float(loss_scale) < math.inf
     if not (known or positive or (isinstance(loss_scale, str) and loss_scale == RELATIVE)):
         raise ValueError(
             f"Expected a positive `loss_scale`, {RELATIVE!r} or None; received {loss_scale!r}."
@@ -318,7 +318,7 @@ def first_order_only(
 
 
 def _positive(epsilon) -> tf.Tensor:
-    if isinstance(epsilon, numbers.Real) and not epsilon > 0:
+    if isinstance(epsilon, numbers.Real) and not float(epsilon) > 0:
         raise ValueError(
             f"Expected a positive `epsilon` (1/nats); received {epsilon}. The sign of the step is "
             f"chosen with `difference`, one of {DIFFERENCES}."

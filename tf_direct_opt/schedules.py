@@ -5,11 +5,12 @@ optimizer's iterations.
 """
 
 import numbers
+import typing
 
 import keras
 import tensorflow as tf
 
-Schedule = float | keras.optimizers.schedules.LearningRateSchedule
+Schedule: typing.TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 def two_phase(first: float, second: float, warmup_steps: int):

@@ -57,7 +57,7 @@ class Estimator(keras.layers.Layer):
         Returns:
             [B] float32.
         """
-        check_loss_fn(loss_fn)
+        loss_fn = check_loss_fn(loss_fn)
         if posterior is None:
             posterior = self.posterior(logits)
         if not training:
@@ -96,13 +96,14 @@ def deserialize_solver(identifier):
     return solvers.get(identifier)
 
 
-def check_loss_fn(loss_fn) -> None:
-    """Raises ValueError where the loss was forgotten."""
+def check_loss_fn(loss_fn: LossFn | None) -> LossFn:
+    """The loss itself; ValueError where it was forgotten."""
     if loss_fn is None:
         raise ValueError(
             "Expected `loss_fn`, a callable codes -> losses; received None. Please call "
             "estimator(logits, loss_fn=loss_fn, training=True)."
         )
+    return loss_fn
 
 
 def check_logits_shape(shape) -> None:

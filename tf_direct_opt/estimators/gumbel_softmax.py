@@ -40,7 +40,7 @@ class GumbelSoftmax(Estimator):
     def estimate(self, posterior, loss_fn, step):
         logits = posterior.logits
         temperature = schedules.value(self.temperature, step)
-        batch, *event = [tf.shape(logits)[0], *logits.shape[1:]]
+        batch, event = tf.shape(logits)[0], logits.shape[1:]
         self.report.update_state({"temperature": temperature}, batch)
         noise = sample_gumbel([batch, self.num_samples, *event], self.seeds.next())
         logits = tf.cast(logits, tf.float32)[:, tf.newaxis]

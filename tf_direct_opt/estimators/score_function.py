@@ -37,7 +37,7 @@ class ScoreFunction(Estimator):
     def estimate(self, posterior, loss_fn, step):
         del step
         logits = posterior.logits
-        batch, *event = [tf.shape(logits)[0], *logits.shape[1:]]
+        batch, event = tf.shape(logits)[0], logits.shape[1:]
         noise = sample_gumbel([batch, self.num_samples, *event], self.seeds.next())
         _, codes = perturbed_argmax(logits[:, tf.newaxis], noise, Categorical())
         losses = loss_fn(codes)  # [B, S]

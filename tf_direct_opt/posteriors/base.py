@@ -37,9 +37,13 @@ class Posterior(abc.ABC):
     num_variables: int
     num_categories: int
 
+    @abc.abstractmethod
+    def __init__(self, parameters: tf.Tensor, **config):
+        """Made of the parameters of a batch, [B, *parameter_shape]."""
+
     @classmethod
     @abc.abstractmethod
-    def parameter_shape(cls, **config) -> tuple[int, ...]:
+    def parameter_shape(cls, *args: Any, **config: Any) -> tuple[int, ...]:
         """Shape of one example's parameters, for the arguments that follow the parameters."""
 
     @abc.abstractmethod

@@ -58,7 +58,7 @@ class ClassGaussian:
         return self.classes.logits[:, 0]
 
     @property
-    def prior(self) -> tfd.Distribution:
+    def prior(self) -> tfp.distributions.Distribution:
         """N(0, I) over R^D."""
         return tfd.MultivariateNormalDiag(tf.zeros(self.gaussian_dim), tf.ones(self.gaussian_dim))
 

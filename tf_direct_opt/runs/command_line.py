@@ -93,9 +93,10 @@ def require_packages(*names: str) -> None:
 
 def some(name: str) -> list[str]:
     """The values of a list flag, at least one of them."""
-    if not FLAGS[name].value:
+    values = FLAGS[name].value
+    if not values:
         raise ValueError(f"Expected at least one entry in --{name}; received none. Please add one.")
-    return FLAGS[name].value
+    return values
 
 
 def integers(name: str, least: int = 0) -> list[int]:

@@ -1,12 +1,16 @@
 """The schedules each estimator trains best with, found by the search that the README tells of."""
 
+from typing import Any
+
+Preset = dict[str, Any]
+
 # `warmup` is the share of all epochs that the first phase takes.
-_TWO_PHASE = {"kl_schedule": "two_phase", "warmup": 1 / 3}
-_ANNEALED = {"kl_schedule": "annealed", "kl_weight_first": 10.0, "warmup": 1 / 2}
+_TWO_PHASE: Preset = {"kl_schedule": "two_phase", "warmup": 1 / 3}
+_ANNEALED: Preset = {"kl_schedule": "annealed", "kl_weight_first": 10.0, "warmup": 1 / 2}
 
 # One variable that explains all of the image: what decides is whether the symmetry of the codes is
 # broken before the KL counts.
-_ALONE = {
+_ALONE: dict[str, Preset] = {
     "direct": _TWO_PHASE,
     "gumbel_softmax": {**_ANNEALED, "temperature_rate": 3e-4, "temperature_final": 0.1},
     "imle": _TWO_PHASE,
@@ -17,7 +21,7 @@ _ALONE = {
 # bound is trained at once.
 _SMALL_STEP = {"epsilon_schedule": "constant", "epsilon_final": 0.1}
 _HALF = {"temperature": 0.5}
-_SHARED = {
+_SHARED: dict[str, Preset] = {
     "direct": _SMALL_STEP,
     "gumbel_softmax": _HALF,
     "imle": _SMALL_STEP,
@@ -26,7 +30,7 @@ _SHARED = {
 }
 
 
-def of(estimator: str, alone: bool, epochs: int) -> dict[str, object]:
+def of(estimator: str, alone: bool, epochs: int) -> Preset:
     """Values of the flags of `vae_flags.py`, by name.
 
     Args:

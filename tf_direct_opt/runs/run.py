@@ -8,9 +8,13 @@ import pathlib
 import platform
 import statistics
 import sys
+import typing
 from collections.abc import Collection, Mapping
 
 from tf_direct_opt import files
+
+if typing.TYPE_CHECKING:
+    from tf_direct_opt import callbacks
 
 SETTINGS = "flags.txt"
 FOLDERS = ("checkpoints", "tensorboard")
@@ -68,7 +72,7 @@ class Run:
         self._free = free
         self._lock = contextlib.ExitStack()
         self._initial_epoch = 0
-        self._history = None
+        self._history: callbacks.History | None = None
 
     @property
     def finished(self) -> bool:
@@ -152,6 +156,8 @@ class Run:
             test: its figures.
             **more: further entries of metrics.json.
         """
+        if self._history is None:
+            raise ValueError("Expected `restore(model)` before `save`; please call it.")
         rows = self._history.rows
         with files.replacing(self.directory / "model.keras") as temporary:
             model.save(temporary)

@@ -68,7 +68,8 @@ def prepare(module: str, title: str) -> Run:
             "run to go on with."
         )
     if FLAGS.output_dir is None:
-        FLAGS.output_dir = os.path.join("runs", f"{title}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder = os.path.join("runs", f"{title}-{time.strftime('%Y%m%d-%H%M%S')}")
+        FLAGS.output_dir = folder  # type: ignore[assignment]  # absl takes any value.
     # Key flags: neither absl's own nor those of TFDS.
     key_flags = FLAGS.get_key_flags_for_module(module)
     settings = {flag.name: flag.value for flag in key_flags if flag.name != "resume"}

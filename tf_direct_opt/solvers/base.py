@@ -19,7 +19,7 @@ with arguments have `get_config`, from which `solvers.get` makes them again.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -71,7 +71,7 @@ def check_count(value, name: str, least: int, greatest: int | None = None) -> in
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         in_range = False
     else:
-        in_range = value >= least and (greatest is None or value <= greatest)
+        in_range = bool(value >= least and (greatest is None or value <= greatest))
     if not in_range:
         limits = f"of at least {least}" if greatest is None else f"from {least} to {greatest}"
         raise ValueError(f"Expected `{name}` to be an integer {limits}; received {value!r}.")
@@ -105,6 +105,7 @@ def one_by_one(
     two cores); SciPy's assignment and PyMaxflow do not, and threads only slow them down.
     """
     code = np.empty_like(batch)
+    results: Iterable[np.ndarray]
     if threads and len(batch) > 1:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             results = list(pool.map(solve, batch))
