@@ -12,8 +12,6 @@ import json
 import os
 import pathlib
 import sys
-import zipfile
-import zlib
 
 import numpy as np
 from absl import flags
@@ -102,13 +100,16 @@ def load(
         import tensorflow_datasets as tfds
 
         tfds.builder(_builder_name(name), data_dir=str(folder)).download_and_prepare()
-    grey, classes = _decoded(name, folder, cache)
+    arrays = _decoded(name, folder, cache)
+    images, classes = (
+        {part: arrays[f"{kind}_{part}"] for part in PARTS} for kind in ("images", "classes")
+    )
     if name == "omniglot_small":
         # Greek and Latin are in both small sets: a model tested on an alphabet that it was
         # trained on would be flattered.
-        new = ~np.isin(classes["test"], np.union1d(classes["train"], classes["valid"]))
-        grey["test"] = grey["test"][new]
-    images = {part: _binarise(grey[part]) for part in PARTS}
+        known = np.union1d(classes["train"], classes["valid"])
+        images["test"] = images["test"][~np.isin(classes["test"], known)]
+    images = {part: _binarise(grey) for part, grey in images.items()}
     return Images(name, **images, labels={} if name.startswith("omniglot") else classes)
 
 
@@ -193,33 +194,12 @@ def _load_digits() -> Images:
     return Images("digits", *images, dict(zip(PARTS, labels, strict=True)))
 
 
-def _decoded(
-    name: str, folder: pathlib.Path, cache: bool
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Grey images, uint8 [n, 28, 28], and classes or alphabets, int32 [n], of each part."""
+def _decoded(name: str, folder: pathlib.Path, cache: bool) -> dict[str, np.ndarray]:
+    """Of each part the grey images, uint8 [n, 28, 28], and their classes or alphabets."""
+    if not cache:
+        return _read(name, folder)
     path = cache_folder() / f"{name}-{_version(folder / _builder_name(name))}.npz"
-    if cache and path.exists():
-        try:
-            with np.load(path) as arrays:
-                return tuple(
-                    {part: arrays[f"{kind}_{part}"] for part in PARTS}
-                    for kind in ("images", "classes")
-                )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            pass  # Damaged: it is made again.
-    if FLAGS.is_parsed() and ("verbose" not in FLAGS or FLAGS.verbose):
-        print(f"Reading {name}; the next time it is quicker.", file=sys.stderr, flush=True)
-    images, classes = _read(name, folder)
-    if cache:
-        arrays = {f"images_{part}": array for part, array in images.items()}
-        arrays |= {f"classes_{part}": array for part, array in classes.items()}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with files.replacing(path) as temporary:
-                np.savez_compressed(temporary, **arrays)
-        except OSError:
-            pass  # A folder that cannot be written: it is decoded every time.
-    return images, classes
+    return files.kept_arrays(path, lambda: _read(name, folder))
 
 
 def _version(folder: pathlib.Path) -> str:
@@ -229,8 +209,8 @@ def _version(folder: pathlib.Path) -> str:
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
 
 
-def _read(name: str, folder: pathlib.Path):
-    """Reads and decodes what TFDS prepared.
+def _read(name: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """What TFDS prepared, decoded.
 
     Raises:
         ValueError: files that are missing, damaged, or hold something else.
@@ -238,25 +218,28 @@ def _read(name: str, folder: pathlib.Path):
     command_line.require_packages("tensorflow_datasets", "importlib_resources")
     import tensorflow_datasets as tfds
 
+    if FLAGS.is_parsed() and ("verbose" not in FLAGS or FLAGS.verbose):
+        print(f"Reading {name}, which takes a while the first time.", file=sys.stderr, flush=True)
     read_split = _read_omniglot if name.startswith("omniglot") else _read_mnist
-    images, classes = {}, {}
+    arrays = {}
     try:
         builder = tfds.builder(_builder_name(name), data_dir=str(folder))
         if not builder.is_prepared():
-            raise ValueError(f"{_how_to_prepare(name, folder)} (version {builder.version})")
+            raise ValueError(f"no version {builder.version}")
         for part, split in _TFDS_SPLITS[name].items():
-            images[part], classes[part] = read_split(builder, split)
+            images, classes = read_split(builder, split)
             expected = builder.info.splits[split].num_examples
-            if len(images[part]) != expected:
-                raise ValueError(f"{len(images[part])} images of {expected} in the split {split}")
-            if read_split is _read_mnist and not set(classes[part]) <= set(range(10)):
+            if len(images) != expected:
+                raise ValueError(f"{len(images)} images of {expected} in the split {split}")
+            if read_split is _read_mnist and not set(classes) <= set(range(10)):
                 raise ValueError(f"labels out of range in the split {split}")
+            arrays |= {f"images_{part}": images, f"classes_{part}": classes}
+    except MemoryError:
+        raise
     except Exception as error:  # TensorFlow, TFDS, protobuf and JSON have errors of their own.
-        if isinstance(error, MemoryError) or str(error).startswith("Expected the data set"):
-            raise
         what = str(error).partition("\n")[0] or type(error).__name__
         raise _damaged(name, folder, f"something that cannot be read ({what[:200]})") from error
-    return images, classes
+    return arrays
 
 
 def _read_mnist(builder, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,9 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 
 LOCK = ".lock"
 
@@ -49,6 +51,31 @@ def digest(path: str | os.PathLike) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def kept_arrays(path: str | os.PathLike, make: Callable[[], dict]) -> dict:
+    """The NumPy arrays in a compressed file; made, and written, where it is damaged or not there.
+
+    Safe for several processes at once. A file that cannot be written is no error: its arrays are
+    made every time.
+
+    Args:
+        path: of the file, .npz.
+        make: () -> arrays by name.
+    """
+    import numpy as np
+
+    path = pathlib.Path(path)
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        arrays = make()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
+    return arrays
 
 
 @contextlib.contextmanager
