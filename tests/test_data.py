@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 import data
 import numpy as np
@@ -87,6 +88,134 @@ def test_omniglot_without_its_official_splits_is_a_clear_error(tmp_path):
         ValueError, match=r"Expected the splits \['test', 'train'\] of 'omniglot'.*small1"
     ):
         data.load("omniglot", data_dir=str(tmp_path))
+
+
+# What TFDS prepares, in little, and what can happen to it.
+
+
+def store(folder, num_classes=10):
+    """Prepares 40 and 20 images under the name of MNIST, the class of image i being i."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    def examples(count):
+        label = np.arange(count) % num_classes
+        image = np.random.default_rng(count).integers(0, 256, [count, 28, 28, 1], np.uint8)
+        return tf.data.Dataset.from_tensor_slices({"image": image, "label": label})
+
+    features = {
+        "image": tfds.features.Image(shape=(28, 28, 1)),
+        "label": tfds.features.ClassLabel(num_classes=num_classes),
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mnist",
+        version="3.0.1",
+        data_dir=folder,
+        split_datasets={"train": examples(40), "test": examples(20)},
+        features=tfds.features.FeaturesDict(features),
+        disable_shuffling=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    store(folder)
+    return folder
+
+
+@pytest.fixture
+def prepared(stored, tmp_path, monkeypatch):
+    """A copy of the small MNIST, a cache folder of its own, and the splits cut to size."""
+    splits = {"train": "train[:75%]", "valid": "train[75%:]", "test": "test"}
+    monkeypatch.setitem(data._TFDS_SPLITS, "mnist", splits)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return shutil.copytree(stored, tmp_path / "tfds")
+
+
+def load(folder, **options):
+    return data.load("mnist", data_dir=str(folder), **options)
+
+
+def kept_files():
+    return sorted(data.cache_folder().glob("*"))
+
+
+def test_what_was_decoded_is_kept_and_is_the_same(prepared):
+    decoded = load(prepared, cache=False)
+    assert_binary(decoded, [30, 10, 20], (28, 28))
+    np.testing.assert_array_equal(decoded.labels["train"], np.arange(30) % 10)
+    grey = np.random.default_rng(20).integers(0, 256, [20, 28, 28], np.uint8)
+    np.testing.assert_array_equal(decoded.test, grey > 127.5)
+    assert kept_files() == []
+    made, kept = load(prepared), load(prepared)
+    (path,) = kept_files()
+    for images in (made, kept):
+        for part in data.PARTS:
+            np.testing.assert_array_equal(getattr(images, part), getattr(decoded, part))
+            np.testing.assert_array_equal(images.labels[part], decoded.labels[part])
+    # It is what is read: another file under its name gives other images.
+    with np.load(path) as arrays:
+        other = {name: np.zeros_like(array) for name, array in arrays.items()}
+    np.savez(path, **other)
+    assert load(prepared).train.max() == 0
+    assert load(prepared, cache=False).train.max() == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_kept_file_is_made_again(prepared, damage):
+    decoded = load(prepared)
+    (path,) = kept_files()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    np.testing.assert_array_equal(load(prepared).train, decoded.train)
+    assert path.read_bytes()[:2] == b"PK"
+
+
+def test_other_prepared_files_are_decoded_anew(prepared):
+    load(prepared)
+    (record,) = prepared.rglob("*train.tfrecord*")
+    os.utime(record, ns=(1, 1))
+    load(prepared)
+    assert len(kept_files()) == 2
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_error(prepared, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
+    assert len(load(prepared).train) == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("*train.tfrecord*", "cut"),
+        ("*train.tfrecord*", "flipped"),
+        ("*train.tfrecord*", "emptied"),
+        ("*train.tfrecord*", "deleted"),
+        ("dataset_info.json", "cut"),
+        ("dataset_info.json", "emptied"),
+    ],
+)
+def test_damaged_data_is_a_clear_error(prepared, name, damage):
+    (path,) = prepared.rglob(name)
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    if damage == "deleted":
+        path.unlink()
+    elif damage == "flipped":
+        path.write_bytes(whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :])
+    else:
+        path.write_bytes(whole[:half] if damage == "cut" else b"")
+    with pytest.raises(ValueError, match=r"Expected the data set 'mnist' whole in .* delete"):
+        load(prepared)
+    assert kept_files() == []
+
+
+def test_labels_out_of_range_are_a_clear_error(prepared):
+    shutil.rmtree(prepared / "mnist")
+    store(prepared, num_classes=13)
+    with pytest.raises(ValueError, match="labels out of range"):
+        load(prepared)
 
 
 def test_unknown_name():

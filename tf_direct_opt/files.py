@@ -67,7 +67,7 @@ def kept_arrays(path: str | os.PathLike, make: Callable[[], dict]) -> dict:
 
     path = pathlib.Path(path)
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         arrays = make()
