@@ -8,6 +8,7 @@ import tensorflow as tf
 from estimator_contract import Decoder, EstimatorContract
 
 from tf_direct_opt import direct, estimators, schedules
+from tf_direct_opt.estimators.arms import antithetic_bits, stopping_log_odds
 
 
 class TestCandidates(EstimatorContract):
@@ -170,6 +171,93 @@ class TestDisARM(Unbiased):
     def test_more_than_two_categories_are_refused(self):
         with pytest.raises(ValueError, match="Expected binary variables"):
             self.make()(tf.zeros([2, 3]), loss_fn=lambda codes: codes, training=True)
+
+
+class TestARMS(Unbiased):
+    configs = ({"num_samples": 2}, {"num_samples": 5})
+    sizes = ((1, 2), (3, 4))
+    draws = 50_000
+
+    def make(self, **config):
+        return estimators.ARMS(**config)
+
+    @pytest.mark.parametrize("count", [2, 3, 8])
+    def test_bits_have_their_probabilities_and_weights(self, count):
+        # The share of ones, and that of 1 in the first and 0 in the last copy, p (1 - p) / w.
+        # 4 standard errors, 10 figures: fails for 1 set of seeds in 1500.
+        log_odds = np.array([-6.0, -1.0, 0.0, 0.5, 3.0], np.float32)
+        tiled = tf.tile(log_odds[np.newaxis, np.newaxis], [100_000, 1, 1])
+        bits, weight = antithetic_bits(tiled, count, [1, 2])
+        p = 1 / (1 + np.exp(-log_odds))
+        oracles.assert_mean_is(bits[:, 0], p)
+        oracles.assert_mean_is(bits[:, 0] * (1 - bits[:, -1]), p * (1 - p) / weight[0, 0])
+
+    def test_two_copies_of_a_bit_have_the_weight_of_disarm(self):
+        logits = tf.constant(np.random.default_rng(0).normal(size=[200, 3, 2]), tf.float32)
+        _, weight = antithetic_bits(stopping_log_odds(logits)[:, tf.newaxis], 2, [1, 2])
+        expected = tf.sigmoid(tf.abs(logits[..., 1] - logits[..., 0]))
+        np.testing.assert_allclose(weight[:, 0, :, 0], expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(("num_categories", "share"), [(2, 0.85), (4, 1.15)])
+    def test_variance_against_independent_samples(self, num_categories, share):
+        decoder = Decoder(3, num_categories)
+        h = np.random.default_rng(0).normal(size=[3, num_categories]).astype(np.float32)
+        self.draws = 20_000
+        ours, independent = (
+            np.var(self.gradients(estimator, h, decoder), axis=0).sum()
+            for estimator in (
+                self.make(seed=0, num_samples=4),
+                estimators.ScoreFunction(seed=0, num_samples=4),
+            )
+        )
+        assert ours < share * independent
+
+    def test_one_sample_is_refused(self):
+        with pytest.raises(ValueError, match=r"Expected `num_samples` .* at least 2"):
+            self.make(num_samples=1)
+
+
+class TestDoubleCV(Unbiased):
+    configs = ({}, {"num_samples": 4})
+    sizes = ((1, 2), (3, 4))
+    draws = 50_000
+
+    def make(self, **config):
+        return estimators.DoubleCV(**config)
+
+    def test_linear_loss_has_no_variance(self):
+        weights = tf.constant(np.random.default_rng(0).normal(size=[3, 4]), tf.float32)
+        logits = tf.tile([[[0.3, -1.0, 0.0, 0.2]] * 3], [50, 1, 1])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = self.make(seed=0)(
+                logits, loss_fn=lambda z: tf.einsum("bmnk,nk->bm", z, weights), training=True
+            )
+        p = tf.nn.softmax(logits)
+        exact = p * (weights - tf.reduce_sum(p * weights, axis=-1, keepdims=True))
+        np.testing.assert_allclose(tape.gradient(loss, logits), exact, atol=1e-5)
+
+    def test_scale_gets_the_slope_of_the_second_moment(self):
+        # A central difference under the same noise: the moment is quadratic, so it is exact.
+        decoder = Decoder(3, 4, batch=200)
+        logits = tf.constant(np.random.default_rng(0).normal(size=[200, 3, 4]), tf.float32)
+
+        def moment(scale):
+            estimator = self.make(seed=1)
+            estimator.build(logits.shape)
+            estimator.scale.assign(scale)
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                loss = tf.reduce_mean(estimator(logits, loss_fn=decoder, training=True))
+            slope, own = tape.gradient(loss, [logits, estimator.scale.value])
+            return float(tf.reduce_sum((200 * slope) ** 2)) / 200, float(own)
+
+        (above, _), (_, own), (below, _) = (moment(scale) for scale in (0.9, 0.4, -0.1))
+        assert above - below == pytest.approx(own, rel=1e-3)
+
+    def test_one_sample_is_refused(self):
+        with pytest.raises(ValueError, match=r"Expected `num_samples` .* at least 2"):
+            self.make(num_samples=1)
 
 
 class TestREBAR(Unbiased):
@@ -409,6 +497,7 @@ class TestGST(StraightThroughContract):
 
 class TestIMLE(EstimatorContract):
     configs = ({"epsilon": 1.0}, {"epsilon": 0.3})
+    sizes = ((1, 2), (3, 4))
     draws = 50_000
 
     def make(self, **config):
@@ -417,6 +506,75 @@ class TestIMLE(EstimatorContract):
     def expected(self, logits, decoder, epsilon):
         samples = oracles.imle_gradients(logits, epsilon, decoder.slope, 100_000)
         return samples.mean(axis=0), oracles.standard_error(samples)
+
+    @pytest.mark.parametrize("table", ["linearised", "all_codes"])
+    def test_several_samples_are_those_of_several_examples(self, table):
+        # The draws of 2 examples with 3 samples are those of 6 examples, two by two.
+        h = tf.constant(np.random.default_rng(0).normal(size=[2, 1, 5]), tf.float32)
+        gradients = []
+        for count in (1, 3):
+            decoder = Decoder(1, 5, batch=2)
+            logits = tf.repeat(h, 3 // count, axis=0)
+            decoder.offset = tf.repeat(decoder.offset, 3 // count, axis=0)
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                estimator = self.make(table=table, num_samples=count, seed=0)
+                loss = estimator(logits, loss_fn=decoder, training=True)
+            gradients.append(tape.gradient(loss, logits).numpy())
+        assert np.any(gradients[1])
+        mean = gradients[0].reshape([2, 3, 1, 5]).mean(axis=1)
+        np.testing.assert_allclose(gradients[1], mean, atol=1e-6)
+
+
+class TestAdaptiveIMLE(EstimatorContract):
+    configs = ({"initial_step": 0.5}, {"initial_step": 0.1, "num_samples": 2})
+    sizes = ((1, 2), (3, 4))
+    draws = 50_000
+
+    def make(self, **config):
+        return estimators.AdaptiveIMLE(**{"difference": "toward_better", **config})
+
+    def expected(self, logits, decoder, initial_step, num_samples=1):
+        codes = oracles.all_codes(*logits.shape)
+        slopes = decoder.slope(codes)
+        slopes -= slopes.mean(axis=-1, keepdims=True)
+        of_codes = np.exp(oracles.log_posterior(logits, codes))
+        squared_slope = of_codes @ np.sum(slopes**2, axis=(1, 2))
+        # A Gumbel has variance pi^2 / 6; its mean over K of them is taken off.
+        squared_score = np.sum((logits - logits.mean(axis=-1, keepdims=True)) ** 2)
+        squared_score += np.pi**2 / 6 * logits.shape[0] * (logits.shape[1] - 1)
+        epsilon = initial_step * np.sqrt(squared_score / squared_slope)
+        samples = oracles.imle_gradients(logits, epsilon, decoder.slope, 100_000)
+        return samples.mean(axis=0), oracles.standard_error(samples)
+
+    @pytest.mark.parametrize("initial_step", [1e-3, 100.0])
+    def test_step_finds_its_target_whatever_the_factor_on_the_loss(self, initial_step):
+        decoder = Decoder(6, 3, batch=500)
+        decoder.second.assign(1e3 * decoder.second)
+        estimator = self.make(target=2.0, initial_step=initial_step, rate=0.1, seed=0)
+        call = tf.function(lambda: estimator(logits, loss_fn=decoder, training=True))
+        logits = tf.zeros([500, 6, 3])
+        for _ in range(150):
+            call()
+        estimator.report.reset_state()
+        for _ in range(20):
+            call()
+        assert float(estimator.report.result()["nonzeros"]) == pytest.approx(2.0, rel=0.1)
+
+    def test_loss_without_slope_has_no_gradient(self):
+        logits = tf.zeros([4, 3])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = self.make()(
+                logits, loss_fn=lambda z: 0.0 * tf.reduce_sum(z, axis=[2, 3]), training=True
+            )
+        np.testing.assert_array_equal(tape.gradient(loss, logits), 0.0)
+
+    def test_bad_arguments_are_refused(self):
+        with pytest.raises(ValueError, match=r"Expected positive .* received 0"):
+            self.make(target=0)
+        with pytest.raises(ValueError, match="Expected `difference`"):
+            self.make(difference="forward")
 
 
 def test_relaxation_converges_to_exact_as_its_temperature():

@@ -4,10 +4,13 @@ import inspect
 
 import keras
 
+from tf_direct_opt.estimators.adaptive_imle import AdaptiveIMLE
+from tf_direct_opt.estimators.arms import ARMS
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.candidates import Candidates
 from tf_direct_opt.estimators.direct import Direct
 from tf_direct_opt.estimators.disarm import DisARM
+from tf_direct_opt.estimators.double_cv import DoubleCV
 from tf_direct_opt.estimators.exact import Exact
 from tf_direct_opt.estimators.flips import Flips
 from tf_direct_opt.estimators.gst import GST
@@ -22,13 +25,16 @@ from tf_direct_opt.estimators.score_function import ScoreFunction
 from tf_direct_opt.estimators.straight_through import StraightThrough
 
 __all__ = [
+    "ARMS",
     "GST",
     "IMLE",
     "REBAR",
     "RELAX",
+    "AdaptiveIMLE",
     "Candidates",
     "Direct",
     "DisARM",
+    "DoubleCV",
     "Estimator",
     "Exact",
     "Flips",
@@ -44,13 +50,16 @@ __all__ = [
 ]
 
 _REGISTRY = {
+    "adaptive_imle": AdaptiveIMLE,
+    "arms": ARMS,
     "candidates": Candidates,
     "direct": Direct,
     "disarm": DisARM,
+    "double_cv": DoubleCV,
     "exact": Exact,
+    "flips": Flips,
     "gst": GST,
     "gumbel_rao": GumbelRao,
-    "flips": Flips,
     "gumbel_softmax": GumbelSoftmax,
     "imle": IMLE,
     "local_expectation": LocalExpectation,

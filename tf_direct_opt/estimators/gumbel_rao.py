@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from tf_direct_opt.estimators.gumbel_softmax import check_count
 from tf_direct_opt.estimators.straight_through import StraightThroughBase
 from tf_direct_opt.perturbation import sample_gumbel
+from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -33,8 +33,7 @@ class GumbelRao(StraightThroughBase):
 
     def __init__(self, temperature=1.0, num_redraws=100, num_samples=1, seed=None, **kwargs):
         super().__init__(temperature, num_samples, seed, **kwargs)
-        check_count("num_redraws", num_redraws)
-        self.num_redraws = num_redraws
+        self.num_redraws = check_count(num_redraws, "num_redraws", 1)
 
     def surrogate(self, logits, noise, code, temperature):
         shape = tf.concat([tf.shape(code)[:2], [self.num_redraws], code.shape[2:]], axis=0)

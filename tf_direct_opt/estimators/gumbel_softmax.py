@@ -7,6 +7,7 @@ from tf_direct_opt import schedules
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import sample_gumbel
+from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -32,9 +33,8 @@ class GumbelSoftmax(Estimator):
 
     def __init__(self, temperature=1.0, num_samples=1, seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
-        check_count("num_samples", num_samples)
         self.temperature = schedules.get(temperature, "temperature")
-        self.num_samples = num_samples
+        self.num_samples = check_count(num_samples, "num_samples", 1)
         self.report = Means(["temperature"])
 
     def estimate(self, posterior, loss_fn, step):
@@ -61,9 +61,3 @@ class GumbelSoftmax(Estimator):
             "temperature": schedules.serialize(self.temperature),
             "num_samples": self.num_samples,
         }
-
-
-def check_count(name: str, count: int) -> None:
-    """Raises ValueError unless `count` is a positive integer."""
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"Expected `{name}` to be an integer of at least 1; received {count!r}.")

@@ -1,0 +1,126 @@
+"""Adaptive I-MLE: a step that is chosen by how many entries of the gradient are to be non-zero."""
+
+import keras
+import tensorflow as tf
+
+from tf_direct_opt import direct, tables
+from tf_direct_opt.estimators.base import Estimator
+from tf_direct_opt.estimators.imle import repeated
+from tf_direct_opt.metrics import Means
+from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
+from tf_direct_opt.solvers import Categorical
+from tf_direct_opt.solvers.base import check_count
+
+
+@keras.saving.register_keras_serializable("tf_direct_opt")
+class AdaptiveIMLE(Estimator):
+    """I-MLE with epsilon = step * |h + gamma| / |df/dz|, norms over the batch.
+
+    Every factor on the loss cancels in epsilon. The step itself, a weight without gradient, grows
+    by a factor 1 + rate a call while fewer than `target` entries of an example's gradient differ
+    from zero, on a running average, and shrinks else: too small an epsilon gives no gradient at
+    all, too large a one a biased one. (The paper adds to the step and takes |h|; scores have no
+    zero norm, and without their mean over a variable, which no argmax sees, no arbitrary one.)
+    Bias: that of `imle`. Variance: O(1 / epsilon), divided by S. Decoder evaluations: S an example
+    and as many backward passes more.
+
+    Args:
+        target: non-zero entries of an example's gradient; a changed variable has two.
+        initial_step: the first step, positive.
+        rate: how fast the step is adapted, at least 0.
+        difference: "toward_better", "away_from_worse" or "central".
+        num_samples: S, draws that are averaged.
+        seed: integer seed of the noise; None draws one.
+
+    Reports:
+        `epsilon`, `flip_rate`, the share of draws with a gradient, and `nonzeros`.
+
+    References:
+        Minervini, Franceschi, Niepert, "Adaptive Perturbation-Based Gradient Estimation for
+        Discrete Latent Variable Models", AAAI 2023, arXiv:2209.04862.
+    """
+
+    DECAY = 0.9
+    """Of the running average of non-zero entries."""
+
+    def __init__(
+        self,
+        target=1.0,
+        initial_step=0.1,
+        rate=0.01,
+        difference="central",
+        num_samples=1,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(seed=seed, **kwargs)
+        if not (target > 0 and initial_step > 0 and rate >= 0):
+            raise ValueError(
+                "Expected positive `target` and `initial_step` and a `rate` of at least 0; "
+                f"received {target!r}, {initial_step!r} and {rate!r}."
+            )
+        direct.check_difference(difference)
+        self.target = target
+        self.initial_step = initial_step
+        self.rate = rate
+        self.difference = difference
+        self.num_samples = check_count(num_samples, "num_samples", 1)
+        self.solver = Categorical()
+        self.report = Means(["epsilon", "flip_rate", "nonzeros"])
+
+    def build(self, logits_shape):
+        super().build(logits_shape)
+        for name, value in (("relative_step", self.initial_step), ("nonzeros", self.target)):
+            weight = self.add_weight(
+                initializer=keras.initializers.Constant(value),
+                trainable=False,
+                aggregation="mean",
+                name=name,
+            )
+            setattr(self, name, weight)
+
+    def estimate(self, posterior, loss_fn, step):
+        del step
+        count = self.num_samples
+        logits = tf.repeat(posterior.logits, count, axis=0)
+        noise = sample_gumbel(tf.shape(logits), self.seeds.next())
+        scores, code = perturbed_argmax(logits, noise, self.solver)
+        losses, table = tables.linearised(repeated(loss_fn, count), code)
+        slopes = tf.maximum(tf.norm(centred(table)), 1e-30)
+        epsilon = self.relative_step.value * tf.norm(centred(scores)) / slopes
+        losses, slope = direct.loss_with_difference(
+            losses, logits, scores, code, table, epsilon, self.solver, self.difference
+        )
+        self.adapt(slope, epsilon)
+        return tf.reduce_mean(tf.reshape(losses, [-1, count]), axis=1)
+
+    def adapt(
+        self,
+        slope: tf.Tensor,  # [B, N, K]
+        epsilon: tf.Tensor,  # []
+    ) -> None:
+        """Moves the step towards one that gives `target` non-zero entries an example."""
+        counts = tf.math.count_nonzero(slope, axis=[1, 2], dtype=tf.float32)
+        now = {"epsilon": epsilon, "flip_rate": counts > 0.0, "nonzeros": counts}
+        self.report.update_state(now, tf.shape(slope)[0])
+        average = self.DECAY * self.nonzeros + (1.0 - self.DECAY) * tf.reduce_mean(counts)
+        grow = tf.where(average < self.target, 1.0 + self.rate, 1.0 / (1.0 + self.rate))
+        self.nonzeros.assign(average)
+        self.relative_step.assign(self.relative_step * grow)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "target": self.target,
+            "initial_step": self.initial_step,
+            "rate": self.rate,
+            "difference": self.difference,
+            "num_samples": self.num_samples,
+        }
+
+
+def centred(
+    values: tf.Tensor,  # [B, N, K]
+) -> tf.Tensor:
+    """Without the mean over the categories of each variable."""
+    return values - tf.reduce_mean(values, axis=-1, keepdims=True)
