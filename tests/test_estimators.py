@@ -613,7 +613,7 @@ def test_get():
     assert estimators.get("direct", epsilon=0.5).epsilon == 0.5
     exact = estimators.Exact()
     assert estimators.get(exact) is exact
-    with pytest.raises(ValueError, match=r"one of \['candidates', .*received 'reinforce'"):
+    with pytest.raises(ValueError, match=r"one of \['adaptive_imle', .*received 'reinforce'"):
         estimators.get("reinforce")
     with pytest.raises(ValueError, match=r"Expected no further arguments .* \['epsilon'\]"):
         estimators.get(exact, epsilon=0.5)
