@@ -139,6 +139,170 @@ class TestShortestPath(SolverContract):
         return np.array(codes)
 
 
+class TestDagPath(SolverContract):
+    solver = solvers.DagPath
+    sizes = (
+        ([(0, 1)], None, None),
+        ([(1, 0), (1, 0), (1, 2)], None, 0),  # Two edges of the same nodes; one that leads nowhere.
+        ([(0, 3), (0, 1), (1, 2), (2, 3), (1, 3), (4, 1)], 0, 3),
+        (solvers.grid_edges(3, 4), None, None),
+    )
+
+    def event_shape(self, size):
+        return (len(size[0]),)
+
+    def configurations(self, size):
+        edges, source, target = size
+        source = edges[0][0] if source is None else source
+        target = edges[-1][1] if target is None else target
+
+        def paths(node):
+            if node == target:
+                yield []
+            for index, (tail, head) in enumerate(edges):
+                if tail == node:
+                    for path in paths(head):
+                        yield [index, *path]
+
+        found = sorted(paths(source))
+        return np.array([np.isin(np.arange(len(edges)), path) for path in found], np.float32)
+
+
+class TestGridPath(SolverContract):
+    solver = solvers.GridPath
+    sizes = (  # (costs, neighbours, height, width)
+        ("edges", 8, 1, 1),
+        ("nodes", 4, 1, 4),
+        ("edges", 8, 2, 3),
+        ("nodes", 4, 3, 4),
+        ("nodes", 8, 3, 3),
+    )
+
+    def make(self, size):
+        return solvers.GridPath(*size[:2])
+
+    def event_shape(self, size):
+        return size[2:] if size[0] == "nodes" else (*size[2:], size[1])
+
+    def wrong_shapes(self, size):
+        return [(), (3,), (3, 0), (3, 3, 1)]
+
+    def random(self, generator, shape):
+        return -generator.random(shape)
+
+    def tied(self, generator, shape):
+        return -generator.integers(0, 3, shape)
+
+    def configurations(self, size):
+        costs, neighbours, height, width = size
+        moves = [move for move in itertools.product((-1, 0, 1), repeat=2) if any(move)]
+        moves = [move for move in moves if neighbours == 8 or 0 in move]
+
+        def paths(cells, taken):
+            row, column = cells[-1]
+            if (row, column) == (height - 1, width - 1):
+                yield cells, taken
+                return
+            for index, (down, right) in enumerate(moves):
+                cell = row + down, column + right
+                if 0 <= cell[0] < height and 0 <= cell[1] < width and cell not in cells:
+                    yield from paths([*cells, cell], [*taken, index])
+
+        codes = []
+        for cells, taken in sorted(paths([(0, 0)], []), key=lambda path: (len(path[1]), path[1])):
+            codes.append(np.zeros(self.event_shape(size), np.float32))
+            if costs == "nodes":
+                codes[-1][tuple(np.transpose(cells))] = 1.0
+            for cell, index in zip(cells, taken, strict=False):
+                if costs == "edges":
+                    codes[-1][(*cell, index)] = 1.0
+        return np.array(codes)
+
+    def test_batched_is_one_by_one(self):
+        self.sizes = self.sizes[2:3]  # Loops are slow in eager mode.
+        super().test_batched_is_one_by_one()
+
+    def test_positive_scores_are_refused_or_clipped(self):
+        scores = tf.constant([[[-1.0, 2.0], [-0.5, -1.0]]])
+        with pytest.raises(tf.errors.InvalidArgumentError, match="at most 0 for GridPath"):
+            solvers.GridPath(neighbours=4)(scores)
+        code = solvers.GridPath(neighbours=4, clip=True)(scores)
+        np.testing.assert_array_equal(code, [[[1.0, 1.0], [0.0, 1.0]]])
+        compiled = tf.function(solvers.GridPath(), jit_compile=True)
+        assert np.isnan(compiled(scores)).all()
+
+    def test_long_ways_around_a_wall_are_those_of_networkx(self):
+        generator = np.random.default_rng(0)
+        costs = generator.random([4, 9, 11]).astype(np.float32) ** 8 + 0.01
+        costs[:, 1:8:2, :-1] = costs[:, 3:8:4, 1:] = 5.0
+        costs[:, 3:8:4, 0] = 0.01
+        code = solvers.GridPath(neighbours=4)(-costs).numpy()
+        for cost, visited in zip(costs, code, strict=True):
+            graph = networkx.grid_2d_graph(9, 11, create_using=networkx.DiGraph)
+            for tail, _, edge in graph.edges(data=True):
+                edge["weight"] = cost[tail]
+            path = networkx.shortest_path(graph, (0, 0), (8, 10), weight="weight")
+            expected = np.zeros([9, 11])
+            expected[tuple(np.transpose(path))] = 1.0
+            np.testing.assert_array_equal(visited, expected)
+
+
+class TestKnapsack(SolverContract):
+    solver = solvers.Knapsack
+    sizes = (([1], 0), ([2, 0, 3], 2), ([4, 6, 10, 8], 16), ([3, 5, 2, 4, 9, 3, 1, 30], 11))
+
+    def event_shape(self, size):
+        return (len(size[0]),)
+
+    def configurations(self, size):
+        codes = np.array(list(itertools.product([0, 1], repeat=len(size[0]))), np.float32)
+        return codes[codes @ size[0] <= size[1]]
+
+
+class TestMILP(SolverContract):
+    solver = solvers.MILP
+    instances = 40
+    sizes = (
+        ([[1.0]], 0.5, None),
+        ([[1.0, -1.0, 0.5], [1.0, 1.0, 1.0]], [0.5, 2.0], None),
+        ([[1.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]], [3.0, 8.0], [1.0, 5.0]),
+    )
+
+    def event_shape(self, size):
+        return (len(size[0][0]),)
+
+    def configurations(self, size):
+        matrix, upper, lower = size
+        codes = np.array(list(itertools.product([0, 1], repeat=len(matrix[0]))), np.float32)
+        values = codes @ np.transpose(matrix)
+        return codes[np.all((values <= upper) & (values >= (lower or -np.inf)), axis=1)]
+
+    def test_equations_of_an_assignment_may_be_relaxed(self):
+        rows = np.kron(np.eye(3), np.ones(3)), np.kron(np.ones(3), np.eye(3))
+        solver = solvers.MILP(np.concatenate(rows), upper=1.0, lower=1.0, relax=True, ties="any")
+        scores = np.random.default_rng(0).normal(size=[20, 3, 3]).astype(np.float32)
+        expected = solvers.Assignment()(scores)
+        np.testing.assert_array_equal(
+            tf.reshape(solver(scores.reshape([20, 9])), [-1, 3, 3]), expected
+        )
+
+    def test_a_share_of_the_examples_takes_the_best_solution_seen(self):
+        scores = np.random.default_rng(0).normal(size=[200, 5]).astype(np.float32)
+        exact = solvers.MILP([[1.0] * 5], 2.0, ties="any")
+        some = solvers.MILP([[1.0] * 5], 2.0, ties="any", solve_ratio=0.2)
+        best, found = ((scores * solver(scores).numpy()).sum(axis=1) for solver in (exact, some))
+        assert np.all(found <= best + 1e-6)
+        assert np.mean(found < best - 1e-6) > 0.05  # Of 16 solutions not all have been seen.
+        second = (scores * some(scores).numpy()).sum(axis=1)
+        assert np.mean(second < best - 1e-6) < 0.5 * np.mean(found < best - 1e-6)
+
+    def test_what_has_no_solution_is_an_error(self):
+        with pytest.raises(RuntimeError, match=r"programme of 1 variables; received status 2"):
+            solvers.MILP([[1.0]], upper=-1.0)(tf.ones([1, 1]))
+        with pytest.raises(RuntimeError, match=r"entry 0.500. Give relax=False"):
+            solvers.MILP([[2.0]], upper=1.0, relax=True)(tf.ones([1, 1]))
+
+
 class TestPairwiseBinary(SolverContract):
     solver = solvers.PairwiseBinary
     sizes = ((1,), (2,), (3,), (6,), (9,))
@@ -288,6 +452,7 @@ def test_a_missing_library_is_named(monkeypatch):
         (solvers.Assignment, (), "scipy.optimize"),
         (solvers.PairwiseBinaryMILP, (3,), "scipy.optimize"),
         (solvers.PairwiseBinaryMaxFlow, (3,), "maxflow"),
+        (solvers.MILP, ([[1.0]],), "scipy.optimize"),
     ):
         monkeypatch.setitem(sys.modules, missing, None)
         with pytest.raises(ImportError, match=r"needs (SciPy|PyM).*pip install tf_direct_opt\["):
@@ -305,9 +470,76 @@ def test_bad_arguments_are_refused():
         (lambda: solvers.PairwiseBinary(21), "`num_variables` .* received 21.*MaxFlow .*MILP"),
         (lambda: solvers.PairwiseBinaryMaxFlow(0), "`num_variables` to be an integer of at least"),
         (lambda: solvers.PairwiseBinaryMILP("3"), "`num_variables` to be .* received '3'"),
+        (lambda: solvers.DagPath([0, 1]), "`edges` to be pairs of integers"),
+        (lambda: solvers.DagPath([(0, -1)]), "nodes from 0; received -1"),
+        (lambda: solvers.DagPath([(0, 1), (2, 1)]), r"one source .* nodes \[0, 2\]. Give `source`"),
+        (lambda: solvers.DagPath([(0, 1), (1, 2)], 1, 0), "a path from node 1 to node 0"),
+        (lambda: solvers.DagPath([(0, 1), (1, 2), (2, 1), (2, 3)]), "a graph without cycles"),
+        (lambda: solvers.GridPath("cells"), "`costs` in .* received 'cells'"),
+        (lambda: solvers.GridPath(neighbours=6), "4 or 8 `neighbours`; received 6"),
+        (lambda: solvers.Knapsack([1.5], 2), r"`weights` .* integers .* received \[1.5\]. Give"),
+        (lambda: solvers.Knapsack([1], 2.0), "`capacity` to be an integer of at least 0"),
+        (lambda: solvers.MILP([1.0]), r"a finite `matrix` \[m, n\]; received shape \(1,\)"),
+        (lambda: solvers.MILP([[1.0]], [1.0, 2.0]), "`upper` to be a number or 1 of them"),
+        (lambda: solvers.MILP([[1.0]], ties="all"), "`ties` in"),
+        (lambda: solvers.MILP([[1.0]], solve_ratio=0.0), "`solve_ratio` in"),
+        (lambda: solvers.register(""), "a `name` for the solver"),
     ):
         with pytest.raises(ValueError, match=f"Expected {message}"):
             make()
+
+
+def test_large_grids_are_those_of_networkx():
+    edges = solvers.grid_edges(30, 30)
+    costs = np.random.default_rng(0).random([3, len(edges)]).astype(np.float32)
+    code = solvers.DagPath(edges)(-costs).numpy()
+    for cost, taken in zip(costs, code, strict=True):
+        graph = networkx.DiGraph()
+        graph.add_weighted_edges_from((*edge, c) for edge, c in zip(edges, cost, strict=True))
+        path = networkx.shortest_path(graph, 0, 899, weight="weight")
+        chosen = set(itertools.pairwise(path))
+        np.testing.assert_array_equal(taken, [edge in chosen for edge in edges])
+
+
+def test_edges_of_a_grid_are_ordered_row_by_row():
+    assert solvers.grid_edges(2, 3) == [(0, 1), (1, 2), (0, 3), (1, 4), (2, 5), (3, 4), (4, 5)]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_function_in_numpy_is_a_solver_by_its_name(batched):
+    name = f"test_solvers/best_{batched}"
+
+    @solvers.register(name, batched=batched, threads=not batched)
+    def best(scores):
+        assert scores.ndim == 1 + batched
+        return scores == scores.max(axis=-1, keepdims=True)
+
+    scores = tf.constant([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    for solver in (best, solvers.get(name), solvers.get(solvers.serialize(best))):
+        assert solver is best
+        np.testing.assert_array_equal(solver(scores), [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    assert solvers.name_of(best) == name
+    assert not solvers.supports_jit(best)
+    with pytest.raises(ValueError, match=r"received 'unknown'.*has to be registered before"):
+        solvers.get("unknown")
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda s: s, "to return 0/1 entries .* received other entries"),
+        (lambda s: s * np.nan, "to return 0/1 entries .* received other entries"),
+        (lambda s: s[:2], r"in the shape of its scores, \(3,\); received shape \(2,\)"),
+        (lambda s: {}["no plan"], "no plan"),
+    ],
+)
+def test_a_function_that_raises_or_returns_rubbish_is_named(result, message):
+    solver = solvers.register("test_solvers/rubbish")(result)
+    scores = tf.constant([[0.5, 2.0, 3.0]])
+    with pytest.raises((ValueError, KeyError), match=message):
+        solver(scores)
+    with pytest.raises(tf.errors.OpError, match=message):
+        tf.function(solver)(scores)
 
 
 def test_get_by_name_or_callable():

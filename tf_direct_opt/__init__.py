@@ -13,6 +13,7 @@ if typing.TYPE_CHECKING:
     from tf_direct_opt import (
         binary,
         callbacks,
+        decisions,
         estimators,
         files,
         labels,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "binary",
     "callbacks",
+    "decisions",
     "direct_argmax",
     "direct_loss",
     "epsilon_difference",

@@ -4,6 +4,11 @@ from tf_direct_opt.solvers.assignment import Assignment
 from tf_direct_opt.solvers.base import supports_jit
 from tf_direct_opt.solvers.categorical import Categorical
 from tf_direct_opt.solvers.chain import Chain
+from tf_direct_opt.solvers.dag_path import DagPath, grid_edges
+from tf_direct_opt.solvers.grid_path import GridPath
+from tf_direct_opt.solvers.in_python import REGISTERED, InPython, register
+from tf_direct_opt.solvers.knapsack import Knapsack
+from tf_direct_opt.solvers.milp import MILP
 from tf_direct_opt.solvers.pairwise_binary import PairwiseBinary
 from tf_direct_opt.solvers.pairwise_max_flow import PairwiseBinaryMaxFlow
 from tf_direct_opt.solvers.pairwise_milp import PairwiseBinaryMILP
@@ -13,9 +18,13 @@ from tf_direct_opt.solvers.top_k import TopK
 from tf_direct_opt.types import Solver
 
 __all__ = [
+    "MILP",
     "Assignment",
     "Categorical",
     "Chain",
+    "DagPath",
+    "GridPath",
+    "Knapsack",
     "PairwiseBinary",
     "PairwiseBinaryMILP",
     "PairwiseBinaryMaxFlow",
@@ -23,7 +32,9 @@ __all__ = [
     "SpanningTree",
     "TopK",
     "get",
+    "grid_edges",
     "name_of",
+    "register",
     "serialize",
     "supports_jit",
 ]
@@ -32,6 +43,10 @@ _REGISTRY = {
     "assignment": Assignment,
     "categorical": Categorical,
     "chain": Chain,
+    "dag_path": DagPath,
+    "grid_path": GridPath,
+    "knapsack": Knapsack,
+    "milp": MILP,
     "pairwise_binary": PairwiseBinary,
     "pairwise_binary_max_flow": PairwiseBinaryMaxFlow,
     "pairwise_binary_milp": PairwiseBinaryMILP,
@@ -59,6 +74,8 @@ def get(identifier: str | dict | Solver, **config) -> Solver:
     """
     if isinstance(identifier, dict) and set(identifier) == {"name", "config"}:
         return get(identifier["name"], **identifier["config"])
+    if isinstance(identifier, str) and identifier in REGISTERED and not config:
+        return REGISTERED[identifier]
     if isinstance(identifier, str) and identifier in _REGISTRY:
         try:
             return _REGISTRY[identifier](**config)
@@ -69,13 +86,16 @@ def get(identifier: str | dict | Solver, **config) -> Solver:
     if callable(identifier) and not config:
         return identifier
     raise ValueError(
-        f"Expected `solver` to be one of {sorted(_REGISTRY)} or a callable scores -> code; "
-        f"received {identifier!r}."
+        f"Expected `solver` to be one of {sorted({**_REGISTRY, **REGISTERED})} or a callable "
+        f"scores -> code; received {identifier!r}. A solver made with `solvers.register` has to be "
+        "registered before a model that names it is loaded."
     )
 
 
 def name_of(solver: Solver) -> str | None:
     """The name under which `get` makes a solver of this kind; None for a callable of one's own."""
+    if isinstance(solver, InPython):
+        return solver.name
     return next((name for name, made in _REGISTRY.items() if type(solver) is made), None)
 
 
