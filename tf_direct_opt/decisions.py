@@ -19,8 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt import schedules
-from tf_direct_opt.layers import get_solver, noise_of, serialize_solver
+from tf_direct_opt.layers import noise_of
 from tf_direct_opt.perturbation import solve
+from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.seeds import SeedStream
 from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import Solver

@@ -21,6 +21,7 @@ from tf_direct_opt.perturbation import (
     sample_normal,
     sample_sum_of_gamma,
 )
+from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.seeds import SeedStream
 from tf_direct_opt.solvers.base import check_count
 
@@ -190,18 +191,6 @@ class PerturbedArgmax(keras.layers.Layer):
                 "Export the model that ends at the scores, and solve them there."
             )
         return super()._trackable_children(save_type, **kwargs)
-
-
-def get_solver(identifier):
-    """`solvers.get`, and what Keras wrote of a callable of one's own."""
-    if isinstance(identifier, dict) and "class_name" in identifier:
-        identifier = keras.saving.deserialize_keras_object(identifier)
-    return solvers.get(identifier)
-
-
-def serialize_solver(solver):
-    """What `get_solver` makes the same solver from. (The package's own know no Keras.)"""
-    return solvers.serialize(solver) or keras.saving.serialize_keras_object(solver)
 
 
 def noise_of(kind, num_ones, solver):

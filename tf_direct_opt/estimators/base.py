@@ -3,7 +3,6 @@
 import keras
 import tensorflow as tf
 
-from tf_direct_opt import solvers
 from tf_direct_opt.posteriors import Categorical, Posterior
 from tf_direct_opt.seeds import SeedStream
 from tf_direct_opt.types import LossFn
@@ -78,22 +77,6 @@ class Estimator(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seeds.seed}
-
-
-def serialize_solver(solver):
-    """A solver for `get_config`: a name and arguments, or Keras' form of a callable of one's own.
-
-    (The package's own solvers know no Keras.)
-    """
-    own = solvers.serialize(solver)
-    return keras.saving.serialize_keras_object(solver) if own is None else own
-
-
-def deserialize_solver(identifier):
-    """The solver that `serialize_solver`, a name or a callable describes."""
-    if isinstance(identifier, dict) and "class_name" in identifier:
-        identifier = keras.saving.deserialize_keras_object(identifier)
-    return solvers.get(identifier)
 
 
 def check_loss_fn(loss_fn: LossFn | None) -> LossFn:

@@ -4,10 +4,11 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import binary, direct, posteriors, schedules, solvers, tables
-from tf_direct_opt.estimators.base import Estimator, deserialize_solver, serialize_solver
+from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.direct import WARMUP_STEPS
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_logistic
+from tf_direct_opt.saving import get_solver, serialize_solver
 
 PERTURBATIONS = ("unary", "all")
 
@@ -90,7 +91,7 @@ class Flips(Estimator):
         elif isinstance(solver, str):
             self.solver = solvers.get(solver, num_variables=num_variables)
         else:
-            self.solver = deserialize_solver(solver)
+            self.solver = get_solver(solver)
         if perturbation == "all" and isinstance(self.solver, solvers.PairwiseBinaryMaxFlow):
             raise ValueError(
                 "Expected perturbation='unary' with the max-flow solver: noise on the couplings "

@@ -4,10 +4,10 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import binary, estimators, losses, posteriors, solvers, tables
-from tf_direct_opt.estimators.base import deserialize_solver, serialize_solver
 from tf_direct_opt.models.base import EVALUATION_SEED
 from tf_direct_opt.models.vae import VAE, losses_of_all, sampled_bounds
 from tf_direct_opt.posteriors import PairwiseBinary
+from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.solvers.base import check_count
 
 STRUCTURES = ("pairwise", "none")
@@ -124,7 +124,7 @@ class StructuredVAE(VAE):
         if isinstance(solver, str):
             solver = _SOLVER_NAMES.get(solver, solver)
         else:
-            solver = deserialize_solver(solver)
+            solver = get_solver(solver)
         needs_nonnegative = solver == "pairwise_binary_max_flow" or isinstance(
             solver, solvers.PairwiseBinaryMaxFlow
         )
