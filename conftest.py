@@ -12,6 +12,10 @@ import tensorflow as tf
 
 import tf_direct_opt as tdo
 
+# These define the flags of a command line: one process can hold those of one program only, and
+# doctests are looked for in every module.
+collect_ignore_glob = ["tf_direct_opt/runs/*_flags.py", "tf_direct_opt/runs/training.py"]
+
 # Two logical devices, so that tests can run two replicas; nothing else notices.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
