@@ -174,11 +174,21 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
+# The extra of this package that brings another package.
+_EXTRAS = {
+    "importlib_resources": "examples",
+    "matplotlib": "examples",
+    "maxflow": "maxflow",
+    "scipy": "solvers",
+    "sklearn": "examples",
+    "tensorflow_datasets": "examples",
+}
+
+
 def _missing(package: str) -> str:
-    extras = {"matplotlib", "sklearn", "tensorflow_datasets", "importlib_resources"}
     package = package.partition(".")[0]
-    command = '-e ".[examples]"' if package in extras else "-e ."
+    extra = f"[{_EXTRAS[package]}]" if package in _EXTRAS else ""
     return (
         f"Expected the package {package}; received an environment without it. Please run, in the "
-        f"folder of tf_direct_opt: python -m pip install {command}"
+        f'folder of tf_direct_opt: python -m pip install -e ".{extra}"'
     )
