@@ -1,13 +1,11 @@
 """Binary images and labels for the examples, read into memory whole: nothing is decoded twice.
 
-What TFDS has decoded once is kept in a folder of its own, `cache_folder`, and read from there the
+What TFDS has decoded once is kept in `files.cache_folder()`, and read from there the
 next time, if the prepared files are still the same. TensorFlow is imported by what needs it only:
 whether a data set is there is said at once.
 """
 
-import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -18,12 +16,11 @@ from absl import flags
 
 from tf_direct_opt import files
 from tf_direct_opt.runs import command_line
+from tf_direct_opt.runs.images import PARTS, Images
 
 FLAGS = flags.FLAGS
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "omniglot", "omniglot_small")
-
-PARTS = ("train", "valid", "test")
 
 flags.DEFINE_enum("dataset", "digits", DATASETS, "Data set.")
 flags.DEFINE_string("data_dir", None, "TFDS folder [$TFDS_DATA_DIR or ~/tensorflow_datasets].")
@@ -37,29 +34,6 @@ _TFDS_SPLITS = {
     "omniglot": {"train": "train[:90%]", "valid": "train[90%:]", "test": "test"},
     "omniglot_small": {"train": "small1[:90%]", "valid": "small1[90%:]", "test": "small2"},
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Binary images: three uint8 arrays [n, height, width] of zeros and ones.
-
-    `labels` has the classes of each part, int32 [n], from 0 to `num_classes` - 1; it is empty where
-    the parts have no classes in common (Omniglot).
-    """
-
-    name: str
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
-    labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        return self.train.shape[1:]
-
-    @property
-    def num_classes(self) -> int:
-        return 1 + int(self.labels["train"].max()) if self.labels else 0
 
 
 def check_flags() -> None:
@@ -150,12 +124,6 @@ def require_prepared(name: str, data_dir: str | None = None, download: bool = Fa
         )
 
 
-def cache_folder() -> pathlib.Path:
-    """Where decoded images are kept: below $XDG_CACHE_HOME, or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(home).expanduser() / "tf_direct_opt"
-
-
 def _folder(data_dir: str | None) -> pathlib.Path:
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return pathlib.Path(folder).expanduser()
@@ -198,15 +166,9 @@ def _decoded(name: str, folder: pathlib.Path, cache: bool) -> dict[str, np.ndarr
     """Of each part the grey images, uint8 [n, 28, 28], and their classes or alphabets."""
     if not cache:
         return _read(name, folder)
-    path = cache_folder() / f"{name}-{_version(folder / _builder_name(name))}.npz"
+    version = files.fingerprint(folder / _builder_name(name))
+    path = files.cache_folder() / f"{name}-{version}.npz"
     return files.kept_arrays(path, lambda: _read(name, folder))
-
-
-def _version(folder: pathlib.Path) -> str:
-    """What tells the prepared files in a folder from others of the same name."""
-    stats = sorted((str(path), path.stat()) for path in folder.rglob("*") if path.is_file())
-    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
 
 
 def _read(name: str, folder: pathlib.Path) -> dict[str, np.ndarray]:

@@ -7,6 +7,9 @@ import data
 import numpy as np
 import pytest
 
+from tf_direct_opt import files
+from tf_direct_opt.runs.images import PARTS
+
 
 def require(name):
     folder = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
@@ -25,7 +28,7 @@ def assert_binary(images, sizes, shape):
 def assert_labelled(images, num_classes):
     """Each part has a label for each image, and all classes."""
     assert images.num_classes == num_classes
-    assert set(images.labels) == set(data.PARTS)
+    assert set(images.labels) == set(PARTS)
     for part, labels in images.labels.items():
         assert labels.shape == getattr(images, part).shape[:1]
         assert labels.dtype == np.int32
@@ -138,7 +141,7 @@ def load(folder, **options):
 
 
 def kept_files():
-    return sorted(data.cache_folder().glob("*"))
+    return sorted(files.cache_folder().glob("*"))
 
 
 def test_what_was_decoded_is_kept_and_is_the_same(prepared):
@@ -151,7 +154,7 @@ def test_what_was_decoded_is_kept_and_is_the_same(prepared):
     made, kept = load(prepared), load(prepared)
     (path,) = kept_files()
     for images in (made, kept):
-        for part in data.PARTS:
+        for part in PARTS:
             np.testing.assert_array_equal(getattr(images, part), getattr(decoded, part))
             np.testing.assert_array_equal(images.labels[part], decoded.labels[part])
     # It is what is read: another file under its name gives other images.

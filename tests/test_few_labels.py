@@ -1,10 +1,10 @@
-import data
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_direct_opt.runs import few_labels
 from tf_direct_opt.runs.few_labels import Distortion
+from tf_direct_opt.runs.images import PARTS, Images
 
 SIZE = 5
 
@@ -15,12 +15,12 @@ def images_of(sizes=(23, 4, 7), num_classes=3):
     An image is read back by `numbers`: pixels 1 to 3 of the first rows spell the number in binary.
     """
     parts, labels = {}, {}
-    for part, count in zip(data.PARTS, sizes, strict=True):
+    for part, count in zip(PARTS, sizes, strict=True):
         bits = (np.arange(count)[:, np.newaxis] >> np.arange(9)) & 1
         parts[part] = np.zeros([count, SIZE, SIZE], np.uint8)
         parts[part][:, 1:4, 1:4] = bits.reshape(count, 3, 3)
         labels[part] = (np.arange(count, dtype=np.int32) * 7 // 2) % num_classes
-    return data.Images("numbered", **parts, labels=labels)
+    return Images("numbered", **parts, labels=labels)
 
 
 def numbers(images):
@@ -141,7 +141,7 @@ def test_each_step_distorts_in_another_way():
 
 def test_evaluation_is_a_part_in_order_with_its_labels():
     feed = make_feed(distortion=Distortion(shift=2.0))
-    for part in data.PARTS:
+    for part in PARTS:
         images, labels = zip(*feed.evaluation(part).as_numpy_iterator(), strict=True)
         np.testing.assert_array_equal(np.concatenate(images), getattr(feed.images, part))
         np.testing.assert_array_equal(np.concatenate(labels), feed.images.labels[part])

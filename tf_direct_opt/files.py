@@ -53,6 +53,24 @@ def digest(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint(directory: str | os.PathLike) -> str:
+    """What tells the files in a folder from others of the same names: 16 hexadecimal digits.
+
+    Their names, sizes and times of change, not their bytes, which would take as long to read as
+    what is in them.
+    """
+    paths = sorted(path for path in pathlib.Path(directory).rglob("*") if path.is_file())
+    stats = [(str(path), path.stat()) for path in paths]
+    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+
+
+def cache_folder() -> pathlib.Path:
+    """Where what can be made again is kept: below $XDG_CACHE_HOME, or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(home).expanduser() / "tf_direct_opt"
+
+
 def kept_arrays(path: str | os.PathLike, make: Callable[[], dict]) -> dict:
     """The NumPy arrays in a compressed file; made, and written, where it is damaged or not there.
 

@@ -16,14 +16,14 @@ class Feed(Protocol):
         """Batches of the epochs `initial_epoch` to `epochs`: a function of the epoch alone."""
 
     def evaluation(self, part: str) -> tf.data.Dataset:
-        """Batches of one of `data.PARTS`, in order."""
+        """Batches of one of `images.PARTS`, in order."""
 
 
 class ImageFeed:
     """The images alone, each of them once an epoch.
 
     Args:
-        images: a `data.Images`.
+        images: an `images.Images`.
         batch_size: images of a step, over all replicas.
         seed: of the order.
 

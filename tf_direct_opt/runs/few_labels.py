@@ -99,7 +99,7 @@ class FewLabelsFeed:
     proportion to their number they would hardly ever be seen.
 
     Args:
-        images: a `data.Images` with labels.
+        images: an `images.Images` with labels.
         labelled: indices of the training images whose labels are known.
         batch_size: images of a step.
         num_labelled: labelled ones among them; all of them for supervised learning, whose epoch

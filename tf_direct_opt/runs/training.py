@@ -83,7 +83,7 @@ def train(run: Run, feed, build_model: Callable) -> dict:
 
     Args:
         run: an entered one.
-        feed: a `batches.Feed` of a `data.Images`.
+        feed: a `batches.Feed` of an `images.Images`.
         build_model: feed -> uncompiled model with `pictures`, `decoded_codes` and `details`.
 
     Returns:
