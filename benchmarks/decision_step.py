@@ -16,15 +16,17 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from tf_direct_opt import decisions, solvers
 from tf_direct_opt.layers import PerturbedArgmax
+from tf_direct_opt.runs import command_line
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["5"], "Sides of the grid.")
 flags.DEFINE_list("batches", ["32"], "Examples in a step.")
-flags.DEFINE_list("methods", ["direct", "spo_plus", "fenchel_young", "two_stage"], "Which.")
+METHODS = ("direct", "spo_plus", "fenchel_young", "two_stage")
+flags.DEFINE_list("methods", METHODS, "Which.")
 flags.DEFINE_integer("steps", 32, "Steps of an epoch.", lower_bound=1)
 flags.DEFINE_integer("repeats", 9, "Timed epochs, after one that is not.", lower_bound=1)
 flags.DEFINE_bool("jit_compile", False, "Compile with XLA.")
@@ -80,11 +82,13 @@ def measure(size: int, batch: int) -> dict:
     return result
 
 
-def main(_):
-    for size in map(int, FLAGS.sizes):
-        for batch in map(int, FLAGS.batches):
+def main():
+    command_line.choices("methods", METHODS)
+    sizes, batches = command_line.integers("sizes", 2), command_line.integers("batches", 1)
+    for size in sizes:
+        for batch in batches:
             print(json.dumps(measure(size, batch)), flush=True)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -40,11 +40,13 @@ flags.DEFINE_list("seeds", ["1"], "One training for each: initial weights, order
 flags.DEFINE_integer("epochs", 20, "Passes over the training examples.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "Examples in a step.", lower_bound=1)
 flags.DEFINE_integer("num_examples", 2000, "Half of them are the test examples.", lower_bound=2)
-flags.DEFINE_float("learning_rate", 1e-2, "Of Adam.")
+flags.DEFINE_float("learning_rate", 1e-2, "Of Adam.", lower_bound=0.0)
 flags.DEFINE_float("epsilon", None, "Step, for each unit of cost; None: that of the method.")
 flags.DEFINE_float("noise_scale", None, "Of the perturbation; None: that of the method.")
 flags.DEFINE_integer("num_samples", 1, "Perturbations an example.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Folder for result.json, regret.csv and regret.png.")
+for _name in ("epsilon", "noise_scale"):
+    flags.register_validator(_name, lambda value: value is None or value > 0, "has to be positive")
 
 # epsilon, noise, its scale, sign of the step.
 LAYERS = {
@@ -169,6 +171,9 @@ def write(directory: pathlib.Path, result: dict, curves: np.ndarray) -> None:
 
 def main():
     seeds = command_line.integers("seeds")
+    if FLAGS.output_dir is not None:
+        command_line.require_packages("matplotlib")
+        command_line.make_folder(FLAGS.output_dir)
     began, minimize = time.time(), FLAGS.problem != "knapsack"
     solver, event_shape, features, costs, mean = make_data(
         FLAGS.problem, FLAGS.size or SIZES[FLAGS.problem], FLAGS.degree, FLAGS.noise,
