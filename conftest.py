@@ -22,10 +22,6 @@ tf.config.set_logical_device_configuration(
 )
 
 
-# They define flags, as programs do that tests import as well; and a process has one place for all.
-collect_ignore_glob = ["tf_direct_opt/runs/*_flags.py", "tf_direct_opt/runs/training.py"]
-
-
 def pytest_collection_finish():
     """What was imported stays: the garbage collector need not walk it again and again."""
     gc.collect()
