@@ -35,6 +35,8 @@ def _doctest_names(doctest_namespace):
         tdo.solvers, tdo.files,
     ):  # fmt: skip
         doctest_namespace.update({k: v for k, v in vars(module).items() if k[0] != "_"})
+    # Solvers and posteriors share names: those of posteriors come with the room.
+    doctest_namespace["posteriors"] = tdo.posteriors
 
 
 @pytest.fixture(autouse=True)

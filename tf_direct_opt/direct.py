@@ -157,7 +157,7 @@ def attach_slope(
     """`loss` as it is, with `slope` for its gradient towards `logits`; call it positionally."""
 
     def backward(upstream):
-        gradient = per_example(tf.cast(upstream, tf.float32), slope) * slope
+        gradient = per_example(tf.cast(upstream, slope.dtype), slope) * slope
         gradient = first_order_only(gradient, upstream, logits)
         return upstream, tf.cast(gradient, logits.dtype), None
 

@@ -4,13 +4,17 @@ import inspect
 
 from tf_direct_opt.posteriors.base import Family, Posterior
 from tf_direct_opt.posteriors.categorical import Categorical
+from tf_direct_opt.posteriors.chain import Chain
 from tf_direct_opt.posteriors.class_gaussian import ClassGaussian
+from tf_direct_opt.posteriors.k_subset import KSubset
 from tf_direct_opt.posteriors.pairwise_binary import PairwiseBinary
 
 __all__ = [
     "Categorical",
+    "Chain",
     "ClassGaussian",
     "Family",
+    "KSubset",
     "PairwiseBinary",
     "Posterior",
     "get",
@@ -19,7 +23,9 @@ __all__ = [
 
 _REGISTRY = {
     "categorical": Categorical,
+    "chain": Chain,
     "class_gaussian": ClassGaussian,
+    "k_subset": KSubset,
     "pairwise_binary": PairwiseBinary,
 }
 
@@ -40,7 +46,7 @@ def get(identifier: str | dict | Family, **config) -> Family:
         ValueError: unknown name, or arguments that the posterior does not take.
 
     Example:
-        >>> family = get("pairwise_binary", num_variables=3)
+        >>> family = posteriors.get("pairwise_binary", num_variables=3)
         >>> family.parameter_shape
         (6,)
         >>> family(tf.zeros([1, 6])).mode().shape

@@ -3,7 +3,12 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
+from tf_direct_opt.perturbation import (
+    check_finite,
+    nan_unless_finite,
+    perturbed_argmax,
+    sample_gumbel,
+)
 from tf_direct_opt.posteriors import top_down
 from tf_direct_opt.posteriors.base import Posterior
 from tf_direct_opt.solvers.categorical import Categorical as CategoricalSolver
@@ -21,7 +26,7 @@ class Categorical(Posterior):
         ValueError: logits of another rank, or of unknown N or K.
 
     Example:
-        >>> Categorical(tf.zeros([1, 2, 3])).log_partition().numpy().round(3)  # 2 log 3
+        >>> posteriors.Categorical(tf.zeros([1, 2, 3])).log_partition().numpy().round(3)  # 2 log 3
         array([2.197], dtype=float32)
     """
 
@@ -63,24 +68,19 @@ class Categorical(Posterior):
         return codes
 
     def gumbel_top_k(self, count, seed):
-        logits = tf.stop_gradient(self._wide)
-        seeds = tf.random.split(seed, 1 + self.num_variables)
-        # Prefixes of codes: their log-mass, the greatest perturbed score below them, categories.
-        mass = tf.stop_gradient(self.log_partition())[:, tf.newaxis]
-        values = mass + sample_gumbel(tf.shape(mass), seeds[0])
-        prefix = tf.zeros([tf.shape(logits)[0], 1, 0], tf.int32)
-        for i in range(self.num_variables):
-            share = tf.nn.log_softmax(logits[:, i])
-            longer = mass[..., tf.newaxis] + share[:, tf.newaxis]  # [B, M, K]
-            noise = sample_gumbel(tf.shape(longer), seeds[i + 1])
-            children = top_down.given_maximum(longer + noise, values)
-            size = values.shape[1] * self.num_categories
-            values, place = tf.math.top_k(tf.reshape(children, [-1, size]), min(count, size))
-            parent, category = place // self.num_categories, place % self.num_categories
-            mass = tf.gather(tf.reshape(longer, [-1, size]), place, batch_dims=1)
-            prefix = tf.gather(prefix, parent, batch_dims=1)
-            prefix = tf.concat([prefix, category[..., tf.newaxis]], axis=-1)
-        return values, tf.one_hot(prefix, self.num_categories)
+        """As for every posterior, one variable after the other; see `top_down.best_paths`."""
+        logits = check_finite(tf.stop_gradient(self._wide), "logits")
+        choices = tf.transpose(tf.nn.log_softmax(logits), [1, 0, 2])[:, :, tf.newaxis]
+        values, category = top_down.best_paths(
+            tf.stop_gradient(self.log_partition()),
+            choices,
+            lambda state, choice: tf.zeros_like(choice),  # What was chosen does not matter.
+            0,
+            count,
+            seed,
+        )
+        codes = nan_unless_finite(tf.one_hot(category, self.num_categories), logits)
+        return values, codes
 
     def score(self, codes):
         return _inner(codes, self._wide)

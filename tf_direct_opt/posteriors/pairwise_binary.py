@@ -46,7 +46,7 @@ class PairwiseBinary(Posterior):
         ValueError: potentials of another shape; more than 20 coupled variables.
 
     Example:
-        >>> uniform = PairwiseBinary(tf.constant([[0.0, 0.0, 0.0]]), num_variables=2)
+        >>> uniform = posteriors.PairwiseBinary(tf.constant([[0.0, 0.0, 0.0]]), num_variables=2)
         >>> uniform.log_partition().numpy() / math.log(2)
         array([2.], dtype=float32)
 
@@ -157,19 +157,25 @@ class PairwiseBinary(Posterior):
         """As for every posterior, n <= 20 without couplings too; see `top_down.best_of_rows`.
 
         Noise for all 2^n configurations would be the dearest part of a training step. A row holds
-        those that share their first n / 2 bits.
+        those that share their first n / 2 bits; its mass is known from the enumeration that gives
+        log Z and the KL.
         """
         n = self.num_variables
         binary.check_num_variables(n)
         checked = check_finite(tf.stop_gradient(self._wide), "potentials")
-        rows, columns = 2 ** (n // 2), 2 ** (n - n // 2)
+        padded = binary.with_pairs(checked, n)
 
         def draw(chunk, number):
-            scores = tf.reshape(binary.configuration_scores(chunk, n), [-1, rows, columns])
-            return top_down.best_of_rows(scores, count, tf.random.fold_in(seed, number))
+            potentials, masses = tf.split(chunk, [padded.shape[-1], -1], axis=-1)
+            rows, second = binary.factors(potentials, n)
 
-        padded = binary.with_pairs(checked, n)
-        values, index = _in_chunks(draw, padded, n, (tf.float32, tf.int32))
+            def scores_of(row):
+                return binary.expand(tf.gather(rows, row, batch_dims=1), second, n)
+
+            return top_down.best_of_rows(masses, scores_of, count, tf.random.fold_in(seed, number))
+
+        given = tf.concat([padded, self._row_masses], axis=-1)
+        values, index = _in_chunks(draw, given, n, (tf.float32, tf.int32))
         bits = nan_unless_finite(binary.configuration_bits(index, n), checked)
         return values, binary.one_hot(bits)
 
@@ -194,39 +200,54 @@ class PairwiseBinary(Posterior):
             means,
             tf.reduce_sum(means * potentials, axis=-1),
             means * tf.sigmoid(-potentials) * potentials,
+            None,
         )
+
+    @property
+    def _row_masses(self):
+        """Log-mass of the configurations that share their first n / 2 bits: [B, 2^(n / 2)]."""
+        if self.coupled_density:
+            return self._moments.row_masses
+        first, second = tf.split(tf.stop_gradient(self._wide), [self.num_variables // 2, -1], -1)
+        first = tf.matmul(first, binary.all_bits(self.num_variables // 2), transpose_b=True)
+        return first + tf.reduce_sum(tf.nn.softplus(second), axis=-1, keepdims=True)
 
 
 class _Moments(NamedTuple):
-    """log Z [B], E s [B, d], E (h . s) [B], Cov(s, h . s) [B, d]."""
+    """log Z [B], E s [B, d], E (h . s) [B], Cov(s, h . s) [B, d], log-masses of rows [B, R]."""
 
     log_partition: tf.Tensor
     means: tf.Tensor
     score: tf.Tensor
     covariance: tf.Tensor
+    row_masses: tf.Tensor | None
 
 
 def _enumerated_moments(potentials, num_variables):
+    num_rows = 2 ** (num_variables // 2)
+
     def moments(chunk, _):
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(chunk)
-            scores = binary.configuration_scores(chunk, num_variables)
-        # The map from potentials to scores is linear, so its gradient is a weighted sum of s(z).
+            flat = binary.configuration_scores(chunk, num_variables)
+            scores = tf.reshape(flat, [-1, num_rows, 2**num_variables // num_rows])
         greatest = tf.reduce_max(scores, axis=-1, keepdims=True)
-        scores_below = scores - greatest
-        weights = tf.exp(scores_below)
-        total = tf.reduce_sum(weights, axis=-1, keepdims=True)
-        weighted = weights * scores_below
-        score = tf.reduce_sum(weighted, axis=-1, keepdims=True) / total
-        means = tape.gradient(scores, chunk, weights) / total
-        covariance = tape.gradient(scores, chunk, weighted) / total - score * means
-        value = greatest + tf.math.log(total)
-        return tf.concat([value, score + greatest, means, covariance], axis=-1)
+        weights = tf.exp(scores - greatest)
+        masses = greatest + tf.math.log(tf.reduce_sum(weights, axis=-1, keepdims=True))
+        value = tf.reduce_logsumexp(masses, axis=1, keepdims=True)
+        probabilities = weights * tf.exp(greatest - value)
+        weighted = probabilities * (scores - value)
+        score = tf.reduce_sum(weighted, axis=[1, 2])[:, tf.newaxis]
+        # The map from potentials to scores is linear, so its gradient is a weighted sum of s(z).
+        means = tape.gradient(scores, chunk, probabilities)
+        covariance = tape.gradient(scores, chunk, weighted) - score * means
+        value, masses = value[..., 0], masses[..., 0]
+        return tf.concat([value, score + value, means, covariance, masses], axis=-1)
 
     d = potentials.shape[-1]
     result = _in_chunks(moments, potentials, num_variables, tf.float32)
-    value, score, means, covariance = tf.split(result, [1, 1, d, d], axis=-1)
-    return _Moments(value[:, 0], means, score[:, 0], covariance)
+    value, score, means, covariance, masses = tf.split(result, [1, 1, d, d, num_rows], axis=-1)
+    return _Moments(value[:, 0], means, score[:, 0], covariance, masses)
 
 
 def _in_chunks(function, potentials, num_variables, dtype):

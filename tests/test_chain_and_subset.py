@@ -1,0 +1,106 @@
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+from posterior_contract import PosteriorContract, all_bits
+
+from tf_direct_opt import posteriors
+from tf_direct_opt.posteriors import loops
+
+
+class TestChain(PosteriorContract):
+    name = "chain"
+    sizes = tuple(
+        {"num_variables": t, "num_categories": k} for t, k in ((3, 2), (1, 3), (4, 3), (2, 4))
+    )
+
+    def enumerate(self, num_variables, num_categories):
+        codes = oracles.all_codes(num_variables, num_categories)
+        pairs = np.einsum("mti,mtj->mtij", codes[:, :-1], codes[:, 1:])
+        flat = [part.reshape(len(codes), -1) for part in (codes, pairs)]
+        return codes, np.concatenate(flat, axis=1)
+
+
+class TestKSubset(PosteriorContract):
+    name = "k_subset"
+    sizes = tuple({"num_variables": n, "k": k} for n, k in ((5, 2), (8, 3), (6, 5), (3, 1)))
+
+    def enumerate(self, num_variables, k):
+        bits, _ = all_bits(num_variables)
+        bits = bits[bits.sum(axis=1) == k]
+        return np.stack([1 - bits, bits], axis=-1), bits
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("chain", {"num_variables": 50, "num_categories": 3}),
+        ("k_subset", {"num_variables": 50, "k": 10}),
+    ],
+)
+def test_long_ones_keep_their_precision(name, config):
+    # float32 against float64, both through the whole recursion, in loops of the graph.
+    family = posteriors.get(name, **config)
+    h = np.random.default_rng(0).normal(scale=3.0, size=[3, *family.parameter_shape])
+
+    @tf.function
+    def answers(parameters):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(parameters)
+            posterior = family(parameters)
+            values = posterior.log_partition(), posterior.entropy()
+        slopes = [tape.gradient(value, parameters) for value in values]
+        scores, codes = posterior.gumbel_top_k(3, [1, 2])
+        rest = scores - posterior.score(codes), posterior.sample(2, [1, 2])
+        return *values, posterior.marginals(), *slopes, *rest
+
+    narrow, wide = (answers(tf.constant(h, dtype)) for dtype in (tf.float32, tf.float64))
+    assert wide[0].dtype == tf.float64
+    for one, other in zip(narrow, wide, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=5e-4)
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_a_loop_is_the_unrolled_recursion(limit, monkeypatch):
+    monkeypatch.setattr(loops, "MAX_UNROLLED", limit)
+
+    @tf.function
+    def running(values):
+        return [
+            loops.scan(lambda before, x: before + x, values, tf.constant(0.0), reverse)
+            for reverse in (False, True)
+        ]
+
+    forwards, backwards = running(tf.constant([1.0, 2.0, 4.0]))
+    np.testing.assert_array_equal(forwards, [1.0, 3.0, 7.0])
+    np.testing.assert_array_equal(backwards, [7.0, 6.0, 4.0])
+
+
+def test_the_graph_does_not_grow_with_the_number_of_variables():
+    def size(num_variables):
+        signature = [tf.TensorSpec([2, num_variables, 64])]
+
+        @tf.function(input_signature=signature)
+        def draw(logits):
+            return posteriors.Categorical(logits).gumbel_top_k(8, [1, 2])
+
+        return len(draw.get_concrete_function().graph.get_operations())
+
+    assert size(48) == size(24)
+
+
+def test_candidates_of_many_variables_have_their_scores():
+    logits = np.random.default_rng(0).normal(scale=3.0, size=[5, 48, 64]).astype(np.float32)
+
+    @tf.function
+    def draw(logits):
+        posterior = posteriors.Categorical(logits)
+        values, codes = posterior.gumbel_top_k(8, [1, 2])
+        return values, codes, posterior.score(codes)
+
+    values, codes, scores = draw(logits)
+    assert np.all(np.diff(values) <= 0)
+    assert len(np.unique(codes.numpy().reshape(40, -1), axis=0)) == 40
+    # What is left is Gumbel noise, the greatest of 64^48 of it.
+    np.testing.assert_allclose(values[:, 0], posteriors.Categorical(logits).log_partition(), atol=8)
+    assert np.all(scores < values[:, :1] + 8.0)

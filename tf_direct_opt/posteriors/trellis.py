@@ -1,0 +1,134 @@
+"""Distributions that unfold choice by choice, over a small number of states.
+
+A configuration is a sequence of L choices. What has been chosen so far matters for what follows
+through a state alone: the last label of a chain, how many elements a subset still needs. Messages
+from the end give the log-probability of every choice in every state, and from these follow, choice
+by choice, all quantities and draws, in L steps of S C operations.
+"""
+
+import abc
+import functools
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_direct_opt.direct import attach_slope
+from tf_direct_opt.perturbation import check_finite, nan_unless_finite, sample_gumbel
+from tf_direct_opt.posteriors import loops, top_down
+from tf_direct_opt.posteriors.base import Posterior
+
+# The log-probability of a choice that a state does not have: exp gives 0, and 0 times it is 0.
+IMPOSSIBLE = -1e9
+
+
+class Moments(NamedTuple):
+    """What one pass backwards and one forwards yield, with the gradients of the scalars."""
+
+    log_partition: tf.Tensor  # [B]
+    choices: tf.Tensor  # log-probabilities given the state, [L, B, S, C]
+    marginals: tf.Tensor  # of every choice, [B, L, C]
+    entropy: tf.Tensor  # [B]
+    means: tf.Tensor  # d log Z / dh = E s, [B, *parameter_shape]
+    entropy_slope: tf.Tensor  # d entropy / dh, [B, *parameter_shape]
+
+
+class Trellis(Posterior):
+    """A posterior of N choices among K categories, whose state is one of S.
+
+    A subclass sets `start`, the first state, and gives `score`, `mode` and
+
+      * `_messages(parameters)`: log Z [B], and the choices' log-probabilities [L, B, S, C];
+      * `_move(state, choice)`: the next state, of integers;
+      * `_arrivals(joint)`: [B, S, C] probabilities of state and choice -> [B, S] of the next state.
+
+    float32 inside, or float64 for parameters of that type.
+    """
+
+    start: int
+
+    @abc.abstractmethod
+    def _messages(self, parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]: ...
+
+    @staticmethod
+    @abc.abstractmethod
+    def _move(state: tf.Tensor, choice: tf.Tensor) -> tf.Tensor: ...
+
+    @staticmethod
+    @abc.abstractmethod
+    def _arrivals(joint: tf.Tensor) -> tf.Tensor: ...
+
+    def log_partition(self):
+        return attach_slope(self._moments.log_partition, self.parameters, self._moments.means)
+
+    def entropy(self):
+        return attach_slope(self._moments.entropy, self.parameters, self._moments.entropy_slope)
+
+    def kl_to_uniform(self):
+        return math.log(self.num_configurations) - self.entropy()
+
+    def marginals(self):
+        return self._moments.marginals
+
+    def mean_statistics(self) -> tf.Tensor:
+        """E_q s(z), [B, *parameter_shape]. No gradient passes."""
+        return self._moments.means
+
+    def sample(self, count, seed):
+        choices = self._moments.choices
+        seeds = tf.random.split(seed, len(choices))
+
+        def draw(before, level):
+            table, level_seed = level
+            rows = tf.gather(table, before[0], batch_dims=1)  # [B, count, C]
+            noise = tf.cast(sample_gumbel(tf.shape(rows), level_seed), rows.dtype)
+            choice = tf.argmax(rows + noise, axis=-1, output_type=tf.int32)
+            return self._move(before[0], choice), choice
+
+        first = tf.fill([tf.shape(choices)[1], count], self.start)
+        _, drawn = loops.scan(draw, (choices, seeds), (first, tf.zeros_like(first)))
+        codes = tf.one_hot(tf.transpose(drawn, [1, 2, 0]), self.num_categories)
+        return nan_unless_finite(codes, self._wide)
+
+    def gumbel_top_k(self, count, seed):
+        """As for every posterior; see `top_down.best_paths`."""
+        values, choices = top_down.best_paths(
+            self._moments.log_partition,
+            self._moments.choices,
+            self._move,
+            self.start,
+            count,
+            seed,
+        )
+        return values, nan_unless_finite(tf.one_hot(choices, self.num_categories), self._wide)
+
+    @property
+    def _wide(self):
+        if self.parameters.dtype == tf.float64:
+            return self.parameters
+        return tf.cast(self.parameters, tf.float32)
+
+    @functools.cached_property
+    def _moments(self) -> Moments:
+        """One pass backwards and one forwards for all that ask; no gradient passes."""
+        parameters = check_finite(tf.stop_gradient(self._wide), self.parameter_name)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(parameters)
+            log_partition, choices = self._messages(parameters)
+            marginals, entropy = self._forward(choices)
+        means, slope = (tape.gradient(y, parameters) for y in (log_partition, entropy))
+        return Moments(log_partition, choices, marginals, entropy, means, slope)
+
+    def _forward(self, choices):
+        """Marginals [B, L, C] and entropy [B], by the probabilities of the states."""
+        _, batch, num_states, size = tf.unstack(tf.shape(choices))
+        states = tf.one_hot(tf.fill([batch], self.start), num_states, dtype=choices.dtype)
+
+        def step(before, table):
+            joint = before[0][..., tf.newaxis] * tf.exp(table)
+            entropy = -tf.reduce_sum(joint * table, axis=[1, 2])
+            return self._arrivals(joint), tf.reduce_sum(joint, axis=1), entropy
+
+        nothing = tf.zeros([batch, size], choices.dtype)
+        _, marginals, entropies = loops.scan(step, choices, (states, nothing, nothing[:, 0]))
+        return tf.transpose(marginals, [1, 0, 2]), tf.reduce_sum(entropies, axis=0)
