@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 from test_discrete_vae import fit, make_model, stripes
 
+from tf_direct_opt import callbacks
 from tf_direct_opt.callbacks import Checkpoint, image_grid
 
 
@@ -38,6 +39,22 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
 def test_the_newest_checkpoint_and_the_one_before_it_stay(tmp_path):
     fit(built_model(), epochs=3, callbacks=[Checkpoint(tmp_path / "new")])
     assert epochs_in(tmp_path / "new") == [2, 3]
+
+
+def test_a_run_killed_while_it_saves_goes_on_from_the_epoch_before(tmp_path, monkeypatch):
+    model = built_model()
+    fit(model, epochs=2, callbacks=[Checkpoint(tmp_path)])
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for what, name in ((type(model), "save_weights"), (callbacks.os, "replace")):
+        with monkeypatch.context() as patched:
+            patched.setattr(what, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                fit(model, epochs=3, initial_epoch=2, callbacks=[Checkpoint(tmp_path)])
+        assert Checkpoint(tmp_path).restore(model) == 2
+        assert epochs_in(tmp_path) == [1, 2]
 
 
 def test_a_model_that_diverged_is_not_kept(tmp_path):

@@ -185,6 +185,23 @@ def test_own_encoder_and_decoder_with_image_channels():
     assert [w.shape for w in again.trainable_weights] == [w.shape for w in model.trainable_weights]
 
 
+def test_networks_are_in_training_mode_in_fit_and_in_inference_mode_elsewhere():
+    # Batch normalisation moves its mean in training mode, and then only.
+    norms = keras.layers.BatchNormalization(), keras.layers.BatchNormalization()
+    encoder, decoder = (
+        keras.Sequential([keras.layers.Flatten(), norm, keras.layers.Dense(size)])
+        for norm, size in zip(norms, (4, 36), strict=True)
+    )
+    model = make_model(encoder=encoder, decoder=decoder)
+    fit(model, epochs=1)
+    means = [norm.moving_mean.numpy() for norm in norms]
+    assert all(np.all(mean > 0) for mean in means)
+    model.evaluate(stripes(), verbose=0)
+    model.predict(stripes(), verbose=0)
+    for norm, mean in zip(norms, means, strict=True):
+        np.testing.assert_array_equal(norm.moving_mean, mean)
+
+
 def test_compiled_by_xla_it_trains_as_well():
     model = make_model({"jit_compile": True})
     losses = fit(model, epochs=20)["loss"]

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from estimator_contract import Decoder, EstimatorContract
 
-from tf_direct_opt import direct, estimators, schedules
+from tf_direct_opt import direct, estimators, posteriors, schedules
 from tf_direct_opt.estimators.arms import antithetic_bits, stopping_log_odds
 
 
@@ -25,6 +25,19 @@ class TestCandidates(EstimatorContract):
         losses = decoder.losses(*logits.shape)
         slope = oracles.direct_gradient(scores, losses, 0.5, difference)
         return np.einsum("m,mnk->nk", slope, codes), 0.0
+
+    @pytest.mark.parametrize("num_candidates", [2, 5, 16])
+    def test_as_many_codes_are_decoded_as_there_are_candidates(self, num_candidates):
+        seen, decoder = [], Decoder(3, 2, batch=20)
+
+        def loss_fn(codes):
+            seen.append(codes)
+            return decoder(codes)
+
+        logits = tf.zeros([20, 3, 2])
+        self.make(num_candidates=num_candidates)(logits, loss_fn=loss_fn, training=True)
+        index = posteriors.Categorical(logits).index(tf.concat(seen, axis=1))
+        assert [len(set(row)) for row in index.numpy()] == [min(num_candidates, 8)] * 20
 
 
 class TestDirect(EstimatorContract):
