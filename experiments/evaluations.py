@@ -29,16 +29,26 @@ def gradient_quality(
     samples: np.ndarray,  # [R, W]
     exact: np.ndarray,  # [W]
 ) -> dict[str, float]:
-    """Bias, deviation and cosine of R drawn gradients, relative to the norm of the exact one."""
+    """How R drawn gradients differ from the exact one.
+
+    Returns:
+        `bias`: of their mean, and `bias_error`, what it is wrong by; `deviation` of a draw: all as
+        shares of the norm of the exact gradient. `deviation_to_mean`: as a share of the norm of
+        the mean, which a biased gradient may have made small. `cosine`: mean over the draws of the
+        cosine with the exact gradient; `cosine_of_mean`: that of their mean.
+    """
     norm = np.linalg.norm(exact)
     mean = samples.mean(axis=0)
     variance = np.sum(samples.var(axis=0, ddof=1))
     # The mean of R draws is off by the bias and, on average, by variance / R.
     squared_bias = max(np.sum((mean - exact) ** 2) - variance / len(samples), 0.0)
     lengths = np.maximum(np.linalg.norm(samples, axis=1), 1e-30)
+    length_of_mean = max(float(np.linalg.norm(mean)), 1e-30)
     return {
         "bias": math.sqrt(squared_bias) / norm,
         "bias_error": math.sqrt(variance / len(samples)) / norm,
         "deviation": math.sqrt(variance) / norm,
+        "deviation_to_mean": math.sqrt(variance) / length_of_mean,
         "cosine": float(np.mean(samples @ exact / lengths / norm)),
+        "cosine_of_mean": float(mean @ exact / length_of_mean / norm),
     }

@@ -2,15 +2,17 @@
 
     python experiments/gradient_quality.py --k=10 --output_dir=runs/quality
     python experiments/gradient_quality.py --k=2 --num_variables=8 --output_dir=runs/quality_binary
+    python experiments/gradient_quality.py --k=8 --num_variables=4 --output_dir=runs/quality_8x4
 
 The model of train_vae.py, as initialised and as trained by it with the same flags, gives two
 encoders and decoders. On one batch of training images the gradient of E_q f towards the encoder's
 weights is computed exactly, by enumeration of all K^N codes, and drawn --draws times from every
 estimator that the shape allows, over a grid of its epsilon, temperature or number of samples.
 
-Into --output_dir: the run, and gradient_quality.csv and .png. All figures are relative to the norm
-of the exact gradient: bias, standard deviation of a draw, the same at the price of one decoder
-evaluation an image (a deviation falls with the root of what is averaged), and the mean cosine.
+Into --output_dir: the run, and gradient_quality.csv and .png. Bias and standard deviation of a draw
+are relative to the norm of the exact gradient, the latter also at the price of one decoder
+evaluation an image (a deviation falls with the root of what is averaged) and relative to the norm
+of the mean; the cosine with the exact gradient is that of a draw, on average, and that of the mean.
 """
 
 import csv
@@ -36,9 +38,16 @@ _TEMPERATURES = {"temperature": (0.1, 0.3, 1.0, 3.0)}
 GRID = (
     ("direct", {"difference": ("toward_better", "central"), **_EPSILONS}),
     ("imle", _EPSILONS),
+    ("adaptive_imle", {}),
+    ("candidates", _EPSILONS),
     ("gumbel_softmax", _TEMPERATURES),
-    ("straight_through", _TEMPERATURES),
+    ("straight_through", {"relaxed": ("scores", "logits"), **_TEMPERATURES}),
+    ("gumbel_rao", {"temperature": (0.1, 0.3, 1.0)}),
+    ("gst", {"temperature": (0.3, 1.0)}),
+    ("reinmax", {"temperature": (1.0, 1.3)}),
     ("score_function", {"num_samples": (2, 4, 16)}),
+    ("arms", {"num_samples": (2, 4, 16)}),
+    ("double_cv", {"num_samples": (2, 4, 16)}),
     ("exact", {}),
     ("local_expectation", {}),
     ("disarm", {}),
@@ -87,10 +96,12 @@ def drawn_gradients(model, images, estimator, draws: int):
             loss = tf.reduce_mean(estimator(logits, loss_fn=loss_fn, training=True))
         return tape.gradient(loss, network.trainable_variables)
 
-    if estimator.trainable_variables:  # A control variate of its own is tuned beforehand.
-        optimizer = keras.optimizers.Adam(3e-3)
-        for _ in range(TUNING_STEPS):
-            optimizer.apply(draw(estimator), estimator.trainable_variables)
+    optimizer = keras.optimizers.Adam(3e-3)
+    # Weights of its own beside its seed, a control variate or a step, are tuned beforehand.
+    for _ in range(TUNING_STEPS if len(estimator.weights) > 1 else 0):
+        slopes = draw(estimator)
+        if slopes:
+            optimizer.apply(slopes, estimator.trainable_variables)
     return np.stack([_flat(draw(model.encoder)) for _ in range(draws)])
 
 
@@ -117,9 +128,9 @@ def measure(model, images, stage: str) -> list[dict]:
         training.say(f"{stage} model, {name}: {_DRAWS.value} draws.")
         row = gradient_quality(drawn_gradients(model, images, estimator, _DRAWS.value), exact)
         row["deviation_an_evaluation"] = row["deviation"] * math.sqrt(cost)
-        difference = arguments.pop("difference", None)
+        kind = [arguments.pop(key) for key in ("difference", "relaxed") if key in arguments]
         setting = "".join(f"{key}={value:g}" for key, value in arguments.items())
-        label = f"{name} {difference}" if difference else name
+        label = " ".join([name, *kind])
         figures = {key: f"{value:.3g}" for key, value in row.items()}
         rows.append(
             {"model": stage, "estimator": label, "setting": setting}

@@ -22,6 +22,10 @@ def test_quality_of_known_draws():
     assert row["deviation"] == pytest.approx(np.sqrt(3) * 0.25, rel=0.01)
     assert row["bias_error"] == pytest.approx(np.sqrt(3) * 0.25 / 200, rel=0.01)
     assert 0.9 < row["cosine"] < 1.0
+    assert row["deviation_to_mean"] == pytest.approx(np.sqrt(3) * 0.5 / 2.3, rel=0.01)
+    assert row["cosine_of_mean"] == pytest.approx(1.0, abs=1e-4)
+    turned = gradient_quality(np.stack([[0.0, 3.0, 0.0]] * 2), exact)
+    assert turned["cosine"] == turned["cosine_of_mean"] == 0.0
     assert gradient_quality(np.stack([2 * exact] * 2), exact)["cosine"] == 1.0
 
 

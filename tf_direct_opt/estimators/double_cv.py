@@ -5,8 +5,6 @@ import tensorflow as tf
 
 from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator
-from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
-from tf_direct_opt.solvers import Categorical
 from tf_direct_opt.solvers.base import check_count
 
 
@@ -44,15 +42,13 @@ class DoubleCV(Estimator):
     def estimate(self, posterior, loss_fn, step):
         del step
         logits = posterior.logits
-        batch, *event = [tf.shape(logits)[0], *logits.shape[1:]]
-        noise = sample_gumbel([batch, self.num_samples, *event], self.seeds.next())
-        _, codes = perturbed_argmax(logits[:, tf.newaxis], noise, Categorical())
+        codes = posterior.sample(self.num_samples, self.seeds.next())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(codes)
             losses = loss_fn(codes)  # [B, S]
         slopes = tf.stop_gradient(tape.gradient(losses, codes))  # [B, S, N, K]
 
-        probability = tf.nn.softmax(tf.stop_gradient(tf.cast(logits, tf.float32)))[:, tf.newaxis]
+        probability = tf.stop_gradient(posterior.marginals())[:, tf.newaxis]
         score = codes - probability
         others = mean_of_others(slopes)
         own = tf.einsum("bsnk,bsnk->bs", slopes, score)
