@@ -1,0 +1,118 @@
+"""The figures of README and docs are those of the tables in benchmarks/results."""
+
+import collections
+import csv
+import json
+import pathlib
+import re
+import statistics
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+NAMES = {"MNIST": "mnist", "Fashion-MNIST": "fashion_mnist", "Omniglot": "omniglot"}
+
+
+def rows_of(name):
+    text = (RESULTS / name).read_text()
+    if name.endswith(".jsonl"):
+        return [json.loads(line) for line in text.splitlines()]
+    return list(csv.DictReader(text.splitlines()))
+
+
+def tables(page):
+    """The Markdown tables of a page: lists of rows, each a dict by the cells of the header."""
+    found = re.findall(r"(?:^\|.*\|\n)+", (ROOT / page).read_text(), re.MULTILINE)
+    for text in found:
+        header, _, *body = (
+            [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+            for line in text.splitlines()
+        )
+        yield [dict(zip(header, row, strict=True)) for row in body]
+
+
+def table(page, *header):
+    """The one table of a page whose header begins like that."""
+    (found,) = (rows for rows in tables(page) if list(rows[0])[: len(header)] == list(header))
+    return found
+
+
+def spread(figures, digits=2):
+    """Mean (greatest minus least), as the pages write it; the figure itself if it is alone."""
+    mean = f"{statistics.mean(figures):.{digits}f}"
+    return mean if len(figures) == 1 else f"{mean} ({max(figures) - min(figures):.{digits}f})"
+
+
+def last_figures(name, column):
+    """Of each run of a comparison, by (k, estimator): the figures after its last epoch."""
+    runs = {}
+    for row in rows_of(name):
+        runs[int(row["k"]), row["estimator"], row["seed"]] = float(row[column])
+    cells = collections.defaultdict(list)
+    for (k, estimator, _), figure in runs.items():
+        cells[k, estimator].append(figure)
+    return cells
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_figure_1(page):
+    limits = {(row["dataset"], row["num_categories"]): row for row in rows_of("em_limit.jsonl")}
+    lines = table(page, "data", "K", "EM, -log p")
+    assert len(lines) >= 4
+    for line in lines:
+        dataset, k = NAMES[line.pop("data")], int(line.pop("K"))
+        assert line.pop("EM, -log p") == f"{limits[dataset, k]['test_nll']:.2f}"
+        cells = last_figures(f"figure1_{dataset}.csv", "negative_elbo")
+        for estimator, cell in line.items():
+            figures = cells[k, estimator]
+            assert len(figures) == 3
+            # The README leaves the spread out.
+            assert cell in (spread(figures), spread(figures).split(" ")[0]), (dataset, k, estimator)
+
+
+def test_schedules():
+    """The schedule that was chosen is the one of Figure 1."""
+    lines = table("docs/results.md", "estimator", "beta")
+    measured = last_figures("figure1_mnist.csv", "negative_elbo")
+    chosen = {}
+    estimator = None
+    for line in lines:
+        estimator = line["estimator"].strip("`") or estimator
+        if line["-ELBO"].startswith("**"):
+            chosen[estimator] = line["-ELBO"].strip("*")
+    assert set(chosen) == {"direct", "exact", "gumbel_softmax", "straight_through"}
+    for estimator, cell in chosen.items():
+        assert cell == f"{measured[30, estimator][0]:.2f}", estimator
+
+
+def test_fifteen_bits():
+    lines = {
+        line["test bound, nats"]: line for line in table("docs/results.md", "test bound, nats")
+    }
+    measured = rows_of("high_dimensional_mnist.csv")
+    for name, column, budget in (
+        ("64 decoder evaluations", "decoder_evaluations", 64),
+        ("90 CPU seconds", "cpu_seconds", 90),
+    ):
+        last = {
+            row["estimator"]: row["bound"]
+            for row in measured
+            if float(row[column]) <= 1.05 * budget
+        }
+        assert {key: lines[name][key] for key in last} == last
+
+
+def test_few_labels():
+    cells = collections.defaultdict(list)
+    for row in rows_of("semi_supervised.csv"):
+        key = (row["dataset"], row["method"], row["num_labels"])
+        cells[key].append(float(row["accuracy"]))
+    for line in table("docs/results.md", "data", "method"):
+        dataset, method = NAMES[line.pop("data")], line.pop("method")
+        for count, cell in line.items():
+            figures = cells[dataset, method, count]
+            expected = f"{statistics.mean(figures):.2f}"
+            if len(figures) > 1:
+                expected += f" ({statistics.stdev(figures):.2f})"
+            assert cell == expected, (dataset, method, count)
