@@ -25,7 +25,7 @@ from tf_direct_opt.runs import command_line
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["5"], "Sides of the grid.")
 flags.DEFINE_list("batches", ["32"], "Examples in a step.")
-METHODS = ("direct", "spo_plus", "fenchel_young", "two_stage")
+METHODS = ["direct", "spo_plus", "fenchel_young", "two_stage"]
 flags.DEFINE_list("methods", METHODS, "Which.")
 flags.DEFINE_integer("steps", 32, "Steps of an epoch.", lower_bound=1)
 flags.DEFINE_integer("repeats", 9, "Timed epochs, after one that is not.", lower_bound=1)
