@@ -4,15 +4,12 @@ Every program answers all of its bad command lines in one process; nothing may b
 """
 
 import json
-import pathlib
-import shutil
-import tempfile
 
 import programs
 import pytest
 
-# Files that the command lines name.
-HERE = pathlib.Path(tempfile.gettempdir()) / "tf_direct_opt_command_lines"
+# The folder of the files that the command lines name.
+HERE = "HERE"
 
 RUN = [
     ("--epochs=0", "epochs"),
@@ -271,14 +268,14 @@ TABLE = (
 
 
 @pytest.fixture(scope="module")
-def here():
+def here(tmp_path_factory):
     """The files that the command lines name; they have to be there, unchanged, at the end."""
-    shutil.rmtree(HERE, ignore_errors=True)
-    info = HERE / "tfds/mnist/3.0.1"
-    for folder in ("results", "run", "damaged", "checkpoints_is_a_file", "history_is_a_folder"):
-        (HERE / folder).mkdir(parents=True)
+    folder = tmp_path_factory.mktemp("here")
+    info = folder / "tfds/mnist/3.0.1"
+    for name in ("results", "run", "damaged", "checkpoints_is_a_file", "history_is_a_folder"):
+        (folder / name).mkdir()
     info.mkdir(parents=True)
-    (HERE / "history_is_a_folder/history.csv").mkdir()
+    (folder / "history_is_a_folder/history.csv").mkdir()
     contents = {
         "file": "mine", "results/history.csv": "mine", "run/flags.txt": "--k=77\n",
         "checkpoints_is_a_file/checkpoints": "mine", "other.csv": "a,b\n1,2\n",
@@ -286,13 +283,12 @@ def here():
         "tfds/mnist/3.0.1/dataset_info.json": '{"splits": [',
     }  # fmt: skip
     for name, text in contents.items():
-        (HERE / name).write_text(text)
-    (HERE / "damaged/flags.txt").write_bytes(b"--k=\xff\xfe")
-    (HERE / "latin1.flags").write_bytes(b"--dataset=\xe4\xf6\n")
-    before = state_of(HERE)
-    yield
-    assert state_of(HERE) == before
-    shutil.rmtree(HERE)
+        (folder / name).write_text(text)
+    (folder / "damaged/flags.txt").write_bytes(b"--k=\xff\xfe")
+    (folder / "latin1.flags").write_bytes(b"--dataset=\xe4\xf6\n")
+    before = state_of(folder)
+    yield folder
+    assert state_of(folder) == before
 
 
 def state_of(folder):
@@ -305,7 +301,7 @@ def test_there_are_enough():
 
 @pytest.mark.parametrize("program", LINES)
 def test_bad_command_lines(program, here):
-    lines = [line.split() for line, _ in LINES[program]]
+    lines = [line.replace(HERE, str(here)).split() for line, _ in LINES[program]]
     answers = programs.refusals(program, lines)
     faults = []
     for (line, message), (code, out, err, left) in zip(LINES[program], answers, strict=True):
