@@ -150,7 +150,6 @@ def write(directory: pathlib.Path, result: dict, curves: np.ndarray) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    directory.mkdir(parents=True, exist_ok=True)
     with files.replacing(directory / "result.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2))
     with files.replacing(directory / "regret.csv") as temporary, temporary.open("w") as file:
@@ -204,7 +203,7 @@ def main():
         "seconds": round(time.time() - began, 1),
     }
     if FLAGS.output_dir:
-        write(pathlib.Path(FLAGS.output_dir), result, curves)
+        write(command_line.make_folder(FLAGS.output_dir), result, curves)
     print(json.dumps(result))
 
 
