@@ -1,4 +1,4 @@
-"""Binary images and labels for the examples, read into memory whole: nothing is decoded twice.
+"""Images and labels for the examples, read into memory whole: nothing is decoded twice.
 
 What TFDS has decoded once is kept in `files.cache_folder()`, and read from there the
 next time, if the prepared files are still the same. TensorFlow is imported by what needs it only:
@@ -25,6 +25,20 @@ DATASETS = ("digits", "mnist", "fashion_mnist", "omniglot", "omniglot_small")
 flags.DEFINE_enum("dataset", "digits", DATASETS, "Data set.")
 flags.DEFINE_string("data_dir", None, "TFDS folder [$TFDS_DATA_DIR or ~/tensorflow_datasets].")
 flags.DEFINE_bool("download", False, "Let TFDS download and prepare a missing data set.")
+flags.DEFINE_enum(
+    "binarize",
+    "threshold",
+    ["threshold", "bernoulli", "none"],
+    "threshold: pixels above the middle are 1. bernoulli: grey is the probability of a 1, drawn "
+    "anew in every epoch; once for images that are evaluated. none: grey pixels in the Bernoulli "
+    "loss, which is no likelihood of them then.",
+)
+flags.DEFINE_integer(
+    "num_train",
+    None,
+    "Training images: the first ones, past them those of the validation part [the training part].",
+    lower_bound=1,
+)
 flags.DEFINE_bool("cache", True, "Keep what was decoded, and read it the next time.")
 
 # Where the paper's 50k/10k/10k split, or the nearest thing to it, is found in TFDS.
@@ -43,13 +57,18 @@ def check_flags() -> None:
 
 def from_flags() -> Images:
     """The data set that the flags name; kept, as a comparison trains many models on it."""
-    return _kept(FLAGS.dataset, FLAGS.data_dir, FLAGS.download, FLAGS.cache)
+    images = _kept(FLAGS.dataset, FLAGS.data_dir, FLAGS.download, FLAGS.cache, FLAGS.binarize)
+    return images if FLAGS.num_train is None else images.with_num_train(FLAGS.num_train)
 
 
 def load(
-    name: str, data_dir: str | None = None, download: bool = False, cache: bool = True
+    name: str,
+    data_dir: str | None = None,
+    download: bool = False,
+    cache: bool = True,
+    binarize: str = "threshold",
 ) -> Images:
-    """Loads a data set, binarised at 0.5, in the paper's splits.
+    """Loads a data set in the paper's splits, by default binarised at 0.5.
 
     digits: scikit-learn's 1797 images of 8x8, embedded (1437 / 180 / 180).
     mnist, fashion_mnist: 28x28, 50k / 10k / 10k.
@@ -61,6 +80,7 @@ def load(
         data_dir: TFDS folder; None takes $TFDS_DATA_DIR, then ~/tensorflow_datasets.
         download: whether TFDS may download and prepare what is missing.
         cache: whether to keep what was decoded, and to read it the next time.
+        binarize: "threshold", "bernoulli" or "none", see `Images.of_grey`.
 
     Raises:
         ValueError: unknown name, a data set that is not prepared and not to be downloaded, or one
@@ -68,7 +88,7 @@ def load(
     """
     require_prepared(name, data_dir, download)
     if name == "digits":
-        return _load_digits()
+        return Images.of_grey(name, *_read_digits(), binarize)
     folder = _folder(data_dir)
     if download:
         import tensorflow_datasets as tfds
@@ -83,8 +103,8 @@ def load(
         # trained on would be flattered.
         known = np.union1d(classes["train"], classes["valid"])
         images["test"] = images["test"][~np.isin(classes["test"], known)]
-    images = {part: _binarise(grey) for part, grey in images.items()}
-    return Images(name, **images, labels={} if name.startswith("omniglot") else classes)
+    labels = {} if name.startswith("omniglot") else classes
+    return Images.of_grey(name, images, labels, binarize)
 
 
 _kept = functools.lru_cache(maxsize=1)(load)
@@ -151,15 +171,15 @@ def _damaged(name: str, folder: pathlib.Path, what: str) -> ValueError:
     )
 
 
-def _load_digits() -> Images:
+def _read_digits() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()
     # The file is ordered by writer; a fixed permutation makes the three splits alike.
     order = np.random.default_rng(0).permutation(len(digits.images))
-    images = np.split(_binarise(_grey(digits.images / 16.0))[order], [1437, 1617])
+    images = np.split(_grey(digits.images / 16.0)[order], [1437, 1617])
     labels = np.split(digits.target.astype(np.int32)[order], [1437, 1617])
-    return Images("digits", *images, dict(zip(PARTS, labels, strict=True)))
+    return dict(zip(PARTS, images, strict=True)), dict(zip(PARTS, labels, strict=True))
 
 
 def _decoded(name: str, folder: pathlib.Path, cache: bool) -> dict[str, np.ndarray]:
@@ -225,7 +245,3 @@ def _grey(images: np.ndarray) -> np.ndarray:
     """[0, 1] -> 0 to 255, on the same side of the middle."""
     levels = np.round(255 * images)
     return np.where(images > 0.5, np.maximum(levels, 128), np.minimum(levels, 127)).astype(np.uint8)
-
-
-def _binarise(grey: np.ndarray) -> np.ndarray:
-    return (grey > 127).astype(np.uint8)

@@ -114,6 +114,11 @@ def prepare() -> runs.Run:
             f"Expected --labelled_per_batch below the --batch_size of {FLAGS.batch_size}; received "
             f"{FLAGS.labelled_per_batch}. Please give --supervised to train on labels alone."
         )
+    if FLAGS.binarize == "bernoulli":
+        raise ValueError(
+            "Expected --binarize=threshold or none with labels; received bernoulli. Please give "
+            "one of them."
+        )
     command_line.require_packages("matplotlib")
     data.check_flags()
     method = "supervised" if FLAGS.supervised else FLAGS.estimator

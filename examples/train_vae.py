@@ -9,6 +9,7 @@ Results go to --output_dir; the last line printed is JSON with the figures of th
 """
 
 import json
+import math
 
 import data
 from absl import flags
@@ -20,6 +21,9 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_integer("k", 10, "Categories a variable.", lower_bound=2)
 flags.DEFINE_integer("num_variables", 1, "Categorical variables.", lower_bound=1)
+flags.DEFINE_list("encoder_units", None, "Widths of the encoder's layers [--hidden_units].")
+flags.DEFINE_list("decoder_units", None, "Widths of the decoder's layers [--hidden_units].")
+flags.DEFINE_integer("eval_samples", 100, "Draws an image of an evaluation.", lower_bound=1)
 flags.adopt_module_key_flags(estimator_flags)  # --estimator, --temperature, ...
 flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weight, ...
 flags.adopt_module_key_flags(training)  # --epochs, --learning_rate, --output_dir, --resume, ...
@@ -36,7 +40,20 @@ def build_model(feed):
         estimator=estimator_flags.build(feed.steps),
         kl_weight=vae_flags.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
+        encoder=network("encoder_units", FLAGS.num_variables * FLAGS.k),
+        decoder=network("decoder_units", math.prod(feed.images.image_shape)),
+        num_eval_samples=FLAGS.eval_samples,
     )
+
+
+def network(flag: str, outputs: int):
+    """Dense layers of the widths that the flag gives; None without it: the model's own."""
+    if FLAGS[flag].value is None:
+        return None
+    import keras
+
+    hidden = [keras.layers.Dense(n, activation="relu") for n in command_line.integers(flag, 1)]
+    return keras.Sequential([keras.layers.Flatten(), *hidden, keras.layers.Dense(outputs)])
 
 
 def make_feed():
@@ -50,6 +67,9 @@ def prepare() -> runs.Run:
     """Completes the flags by the estimator's preset, and checks them and the output folder."""
     vae_flags.complete(FLAGS.estimator, alone=FLAGS.num_variables == 1)
     data.check_flags()
+    for flag in ("encoder_units", "decoder_units"):
+        if FLAGS[flag].value is not None:
+            command_line.integers(flag, 1)
     # The codes of one variable are decoded for all images at once; weights have two moments.
     width = FLAGS.num_variables * FLAGS.k
     codes = width**2 if FLAGS.num_variables == 1 else width * FLAGS.batch_size

@@ -117,6 +117,7 @@ def build_model():
     import keras
 
     import tf_direct_opt as tdo
+    from tf_direct_opt.runs import radam
 
     size = FLAGS.num_variables * FLAGS.k
     model = tdo.models.DiscreteVAE(
@@ -128,7 +129,8 @@ def build_model():
         decoder=network([size, 256, 512, 784], "decoder"),
         num_eval_samples=1,
     )
-    optimizer = keras.optimizers.Adam(FLAGS.learning_rate, epsilon=1e-8)
+    kind = {"adam": keras.optimizers.Adam, "radam": radam.RAdam}[FLAGS.optimizer]
+    optimizer = kind(FLAGS.learning_rate, epsilon=1e-8)
     # One call for fifty steps, compiled: a step this small is otherwise half calls.
     model.compile(optimizer, jit_compile=True, steps_per_execution=50)
     model.build((None, 784))

@@ -24,6 +24,25 @@ def test_batches_are_shuffled_by_epoch_and_resume_where_they_left():
     assert np.any(epochs_of(0, 6, seed=4) != whole)
 
 
+def test_redrawn_bits_are_a_function_of_the_epoch():
+    # 40 images of 50 pixels in 6 epochs: shares within 4 standard errors, three of them.
+    shares = np.array([0.0, 0.3, 0.9], np.float32)
+    grey = np.broadcast_to(shares, [40, 50, 3])
+
+    def epochs(first, last):
+        drawn = batches.training_batches(grey, 10, 3, first, last, redrawn=True)
+        return np.stack(list(drawn.as_numpy_iterator())).reshape(last - first, 40, 50, 3)
+
+    whole = epochs(0, 6)
+    assert set(np.unique(whole)) == {0.0, 1.0}
+    errors = np.sqrt(shares * (1 - shares) / (6 * 40 * 50))
+    assert np.all(np.abs(whole.mean(axis=(0, 1, 2)) - shares) <= 4 * errors)
+    np.testing.assert_array_equal(epochs(4, 6), whole[4:])
+    # Epochs, and images of one epoch, differ: 0.3 * 0.7 * 2 of the pixels do, in the mean.
+    for one, other in ((whole[0], whole[1]), (whole[0, 0], whole[0, 1])):
+        assert np.mean(one[..., 1] != other[..., 1]) > 0.2
+
+
 @pytest.mark.parametrize("batch_size", [0, 11])
 def test_batch_size_out_of_range(batch_size):
     with pytest.raises(ValueError, match="Expected a batch size from 1 to the 10 training images"):

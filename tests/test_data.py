@@ -51,6 +51,35 @@ def test_digits():
     np.testing.assert_array_equal(images.train, data.load("digits").train)
 
 
+def test_grey_pixels_and_those_drawn_from_them():
+    threshold, grey, drawn = (
+        data.load("digits", binarize=how) for how in ("threshold", "none", "bernoulli")
+    )
+    for part in PARTS:
+        pixels = getattr(grey, part)
+        assert pixels.dtype == np.float32
+        np.testing.assert_array_equal(pixels > 0.5, getattr(threshold, part))
+    assert not grey.redrawn
+    assert drawn.redrawn
+    np.testing.assert_array_equal(drawn.train, grey.train)
+    np.testing.assert_array_equal(drawn.test, data.load("digits", binarize="bernoulli").test)
+    # Ink as expected, within 4 standard errors: fails for 1 set of seeds in 16,000.
+    assert set(np.unique(drawn.test)) == {0, 1}
+    error = np.sqrt(np.sum(grey.test * (1 - grey.test)))
+    assert abs(drawn.test.sum() - grey.test.sum()) <= 4 * error
+
+
+def test_number_of_training_images():
+    images = data.load("digits")
+    few, many = images.with_num_train(100), images.with_num_train(1500)
+    np.testing.assert_array_equal(few.train, images.train[:100])
+    np.testing.assert_array_equal(many.train[1437:], images.valid[:63])
+    np.testing.assert_array_equal(many.labels["train"][1437:], images.labels["valid"][:63])
+    np.testing.assert_array_equal(many.valid, images.valid)
+    with pytest.raises(ValueError, match=r"Expected at most the 1617 .* received 1618"):
+        images.with_num_train(1618)
+
+
 def test_labels_of_digits():
     images = data.load("digits")
     assert_labelled(images, 10)

@@ -39,8 +39,10 @@ class ImageFeed:
         self.steps = len(images.train) // batch_size
 
     def training(self, initial_epoch, epochs):
-        images = self.images.train
-        return training_batches(images, self.batch_size, self.seed, initial_epoch, epochs)
+        images = self.images
+        return training_batches(
+            images.train, self.batch_size, self.seed, initial_epoch, epochs, images.redrawn
+        )
 
     def evaluation(self, part):
         return evaluation_batches(getattr(self.images, part))
@@ -52,19 +54,32 @@ def training_batches(
     seed: int,
     initial_epoch: int,
     epochs: int,
+    redrawn: bool = False,
 ) -> tf.data.Dataset:
     """Batches of the epochs `initial_epoch` to `epochs`, n // batch_size steps each.
 
     Epoch e is one permutation drawn from (seed, e), so that a resumed run sees what the
     uninterrupted one would have seen. Whole batches only: what one epoch leaves out is drawn by
     another, and shapes stay static. Indices are shuffled rather than images, and a batch is one
-    gather: nothing is done for each example in turn.
+    gather: nothing is done for each example in turn. Where they are `redrawn`, pixels are
+    probabilities of a 1, which is drawn from (seed, step).
     """
     require_batch_size(batch_size, len(images))
+    first_step = initial_epoch * (len(images) // batch_size)
     images = tf.constant(images)
+
+    def batch(step, index):
+        pixels = tf.cast(tf.gather(images, index), tf.float32)
+        if not redrawn:
+            return pixels
+        # Other seeds than those of the orders, which are (seed, epoch).
+        uniform = tf.random.stateless_uniform(tf.shape(pixels), tf.stack([seed, -1 - step]))
+        return tf.cast(uniform < pixels, tf.float32)
+
     return (
         index_batches(images.shape[0], batch_size, seed, initial_epoch, epochs)
-        .map(lambda index: tf.cast(tf.gather(images, index), tf.float32))
+        .enumerate(first_step)
+        .map(batch)
         .prefetch(4)
     )
 

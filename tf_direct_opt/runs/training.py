@@ -19,7 +19,8 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_integer("epochs", 100, "Epochs in all.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 100, "Batch size, over all replicas.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 3e-3, "Adam's learning rate, at its highest.", 0.0)
+flags.DEFINE_enum("optimizer", "adam", ["adam", "radam"], "radam: rectified Adam.")
+flags.DEFINE_float("learning_rate", 3e-3, "The optimizer's rate, at its highest.", 0.0)
 flags.DEFINE_enum(
     "learning_rate_schedule", "cosine", ["cosine", "constant"], "cosine: to 0 over --epochs."
 )
@@ -150,7 +151,7 @@ def compiled(feed, build_model: Callable):
     with _strategy().scope():
         model = build_model(feed)
         model.compile(
-            optimizer=keras.optimizers.Adam(_learning_rate(feed.steps)),
+            optimizer=_optimizer(_learning_rate(feed.steps)),
             jit_compile=_jit_compile(),
             steps_per_execution=FLAGS.steps_per_execution,
         )
@@ -203,6 +204,15 @@ def _learning_rate(steps: int):
     if FLAGS.learning_rate_schedule == "constant":
         return FLAGS.learning_rate
     return keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.epochs * steps)
+
+
+def _optimizer(learning_rate):
+    import keras
+
+    from tf_direct_opt.runs import radam
+
+    classes = {"adam": keras.optimizers.Adam, "radam": radam.RAdam}
+    return classes[FLAGS.optimizer](learning_rate)
 
 
 def _strategy():
