@@ -45,6 +45,14 @@ elif moment == "while the model is saved":
 """
 
 
+def assert_one_line(err, *parts):
+    """All that a program wrote to stderr, but for TensorFlow, is one line with these parts."""
+    (line,) = [line for line in err.splitlines() if not line.startswith(("WARNING", "I0000"))]
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line
+
+
 def rows_of(folder):
     return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
 

@@ -10,11 +10,11 @@ from programs import run
 
 
 def test_epoch_seconds():
-    flags = ("--num_categories=10,20", "--num_images=600", "--epochs=2")
+    flags = ("--num_categories=10", "--num_images=600", "--epochs=2")
     code, out, err = run("benchmarks/epoch_seconds.py", *flags)
     assert code == 0, err
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [row["num_categories"] for row in rows] == [10, 20]
+    assert [row["num_categories"] for row in rows] == [10]
     for row in rows:
         assert 0 < row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
         assert row["vae_seconds"] > 0

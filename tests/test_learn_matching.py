@@ -59,9 +59,9 @@ def test_numbers_are_put_in_order_by_their_permutation():
     "arguments",
     [
         ["--method=direct"],
-        ["--method=gumbel_sinkhorn"],
-        ["--method=fenchel_young", "--num_samples=2"],
-        ["--method=direct", "--task=numbers"],
+        pytest.param(["--method=gumbel_sinkhorn"], marks=pytest.mark.slow),
+        pytest.param(["--method=fenchel_young", "--num_samples=2"], marks=pytest.mark.slow),
+        pytest.param(["--method=direct", "--task=numbers"], marks=pytest.mark.slow),
     ],
 )
 def test_program_learns_and_writes_its_result(tmp_path, arguments):

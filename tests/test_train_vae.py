@@ -1,7 +1,10 @@
 """The program as its users see it: processes, files, exit codes."""
 
 import json
+import random
+import shutil
 import signal
+import time
 
 import keras
 import numpy as np
@@ -9,7 +12,7 @@ import programs
 import pytest
 import tensorflow as tf
 from programs import ROOT, run
-from run_folders import KILLER, assert_same_end, rows_of
+from run_folders import KILLER, assert_one_line, assert_same_end, checkpoints_of, rows_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tf_direct_opt  # Registers the classes that a saved model names.
@@ -25,9 +28,20 @@ def train(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of one whole run on digits, and the JSON line it ended with."""
+    """The folder of one whole run on digits, and the JSON line it ended with.
+
+    While it went on, another process wanted the same folder.
+    """
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    return folder, train(f"--output_dir={folder}", "--deterministic")
+    flags = (*SMALL, f"--output_dir={folder}", "--deterministic")
+    first = programs.Program(PROGRAM, flags)
+    programs.wait_until((folder / ".lock").exists, first)
+    code, _, err = run(PROGRAM, *flags, "--resume")
+    assert code == 1
+    assert_one_line(err, "Expected a folder that no other process is filling; received")
+    code, out, err = first.wait()
+    assert code == 0, err
+    return folder, json.loads(out.splitlines()[-1])
 
 
 def test_leaves_its_results_and_ends_with_their_json(finished):
@@ -122,6 +136,19 @@ def test_flags_file_repeats_the_run(finished, tmp_path):
     assert_same_end(folder, tmp_path / "again")
 
 
+# The disk is full when the second checkpoint is written.
+FULL_DISK = """
+import errno, os
+replace = os.replace
+
+def fail(source, target):
+    if "epoch-00002" in str(target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+    replace(source, target)
+
+os.replace = fail
+"""
+
 # What is left of the checkpoints of a run that is killed at the worst moments there are.
 MOMENTS = {
     "while the third checkpoint is written": [1, 2],
@@ -162,20 +189,6 @@ def test_killed_and_resumed_it_ends_the_same(finished, tmp_path, moments):
 
 
 @pytest.mark.slow
-def test_killed_at_any_time_and_resumed_it_ends_the_same(finished, tmp_path):
-    folder, _ = finished
-    directory = tmp_path / "run"
-    flags = [*SMALL, f"--output_dir={directory}", "--deterministic", "--resume"]
-    program = programs.Program(PROGRAM, flags)
-    programs.wait_until(lambda: list(directory.glob("checkpoints/epoch-*")), program)
-    program.kill()
-    assert program.wait()[0] == -signal.SIGKILL
-    assert not (directory / "metrics.json").exists()
-    programs.train(PROGRAM, *flags)
-    assert_same_end(folder, directory)
-
-
-@pytest.mark.slow
 def test_mirrored_on_one_device_is_the_plain_run(finished, tmp_path):
     _, line = finished
     directory = f"--output_dir={tmp_path / 'run'}"
@@ -207,6 +220,52 @@ def test_folder_of_another_run_is_a_clear_error(finished):
     assert "holds a run already. Please add --resume" in holds[2]
     assert "Expected the flags of the run" in other[2]
     assert "--learning_rate=0.1" in other[2]
+
+
+def test_a_run_that_has_more_epochs_than_were_asked_for(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    newest = checkpoints_of(folder)[-1]
+    newest.rename(newest.with_name(newest.name.replace("00004", "00005")))
+    history = folder / "history.csv"
+    row = history.read_text().splitlines()[-1]
+    history.write_text(history.read_text() + "4" + row[1:] + "\n")
+    flags = (*SMALL, "--deterministic", f"--output_dir={folder}", "--resume")
+    code, _, err = run(PROGRAM, *flags)
+    assert code == 1
+    assert_one_line(err, "Expected a run of at most 4 --epochs", "5 finished ones")
+
+
+@pytest.mark.slow
+def test_full_disk_is_one_line_and_the_run_goes_on(finished, tmp_path):
+    flags = (*SMALL, "--deterministic", f"--output_dir={tmp_path / 'run'}", "--resume")
+    code, _, err = run(PROGRAM, *flags, prelude=FULL_DISK)
+    assert code == 1
+    assert_one_line(err, "No space left on device", "--resume goes on")
+    assert len(checkpoints_of(tmp_path / "run")) == 1
+    programs.train(PROGRAM, *flags)
+    assert_same_end(finished[0], tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_killed_at_thirty_random_moments_it_ends_the_same(finished, tmp_path):
+    folder = tmp_path / "run"
+    flags = (*SMALL, "--deterministic", f"--output_dir={folder}", "--resume")
+    moments, killed, seconds = random.Random(0), 0, 0.0
+    while killed < 30:
+        shutil.rmtree(folder, ignore_errors=True)
+        # Several deaths of one run, at any time that it takes.
+        for _ in range(4):
+            program = programs.Program(PROGRAM, flags)
+            time.sleep(moments.uniform(0, seconds or 1.0))
+            if program.poll() is None:
+                program.kill()
+            code, _, err = program.wait()
+            assert code in (0, -signal.SIGKILL), err
+            killed += code != 0
+        start = time.monotonic()
+        programs.train(PROGRAM, *flags)
+        assert_same_end(finished[0], folder)
+        seconds = max(seconds, time.monotonic() - start)
 
 
 @pytest.mark.slow
