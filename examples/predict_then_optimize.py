@@ -79,7 +79,7 @@ def make_data(problem: str, size: int, degree: int, noise: float, num_examples: 
     mean /= 3.5**degree
     costs = mean * random.uniform(1 - noise, 1 + noise, mean.shape)
     if problem == "knapsack":
-        mean, costs = 5 * mean, np.ceil(5 * costs)  # The field's values are whole numbers.
+        costs = np.ceil(5 * costs) / 5  # The field's values are whole numbers, here in fives.
     shape = (num_examples, *event_shape)
     return solver, event_shape, features, costs.reshape(shape), mean.reshape(shape)
 
