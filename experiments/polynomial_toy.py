@@ -17,7 +17,6 @@ References:
 
 import csv
 import json
-import pathlib
 import time
 
 import _examples  # noqa: F401
@@ -114,14 +113,18 @@ def train(name: str) -> list[dict]:
 
 def main():
     if FLAGS.output_dir is None:
-        raise ValueError("Expected --output_dir, the folder of the table; received none.")
+        raise ValueError(
+            "Expected --output_dir, the folder of the table; received none. Please give one."
+        )
     if FLAGS.steps % CALL:
-        raise ValueError(f"Expected --steps to be a multiple of {CALL}; received {FLAGS.steps}.")
+        raise ValueError(
+            f"Expected --steps to be a multiple of {CALL}; received {FLAGS.steps}. Please give one."
+        )
     from tf_direct_opt import estimators, files
 
-    names = FLAGS.estimators or [name for name in estimators.names() if name not in LEFT_OUT]
-    path = pathlib.Path(FLAGS.output_dir) / "polynomial_toy.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    known = [name for name in estimators.names() if name not in LEFT_OUT]
+    names = command_line.choices("estimators", known) if FLAGS.estimators else known
+    path = command_line.make_folder(FLAGS.output_dir) / "polynomial_toy.csv"
     rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
     for name in names:
         if any(row["estimator"] == name for row in rows):

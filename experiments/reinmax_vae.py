@@ -16,13 +16,13 @@ References:
     NeurIPS 2023, arXiv:2304.08612.
 """
 
-import csv
 import itertools
 import json
-import pathlib
-import time
 
-from absl import app, flags
+from absl import flags
+
+from tf_direct_opt import runs
+from tf_direct_opt.runs import command_line
 
 FLAGS = flags.FLAGS
 
@@ -34,7 +34,7 @@ flags.DEFINE_integer("num_variables", 4, "Categorical variables.", lower_bound=1
 flags.DEFINE_enum("optimizer", "adam", ["adam", "radam"], "Optimizer.")
 flags.DEFINE_float("learning_rate", 5e-4, "Its rate, constant.", 0.0)
 flags.DEFINE_integer("epochs", 160, "Epochs of 600 steps.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Of weights, order and noise.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Of weights, order and noise.", 0, 2**31 - 1)
 flags.DEFINE_integer("evaluate_every", 10, "Epochs from one test loss to the next.", 1)
 flags.DEFINE_integer("threads", 0, "Threads [all cores].", lower_bound=0)
 flags.DEFINE_string("data_dir", None, "TFDS folder with MNIST [$TFDS_DATA_DIR].")
@@ -97,6 +97,8 @@ def build_estimator():
     """The estimator of --estimator, --temperature and --set, with the seed of the run."""
     from tf_direct_opt import estimators
 
+    if not all("=" in pair for pair in FLAGS.set):
+        raise ValueError(f"Expected --set of name=value; received {FLAGS.set}. Please add a =.")
     arguments = dict(pair.split("=", 1) for pair in FLAGS.set)
     arguments = {name: number_or_text(text) for name, text in arguments.items()}
     if FLAGS.temperature is not None:
@@ -137,70 +139,37 @@ def build_model():
     return model
 
 
-def record(path: pathlib.Path, finished: int):
-    """A callback that writes a row of figures after every epoch, after the `finished` ones."""
-    import keras
-
-    from tf_direct_opt.files import replacing
-
-    columns = ["epoch", "cpu_seconds", "loss", "reconstruction", "kl", "code_perplexity"]
-    columns += ["test_loss", "test_reconstruction", "test_kl"]
-
-    class Record(keras.callbacks.Callback):
-        rows = list(csv.DictReader(path.open(newline="")))[:finished] if finished else []
-
-        def on_epoch_begin(self, epoch, logs=None):
-            self.start = time.process_time()
-
-        def on_epoch_end(self, epoch, logs=None):
-            row = {name: f"{logs[name]:.4f}" for name in columns[2:6]}
-            for name in columns[6:]:
-                value = logs.get(name.replace("test", "val"))
-                row[name] = "" if value is None else f"{value:.4f}"
-            seconds = f"{time.process_time() - self.start:.1f}"
-            self.rows.append({"epoch": epoch + 1, "cpu_seconds": seconds, **row})
-            with replacing(path) as temporary, temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(self.rows)
-
-    return Record()
-
-
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only; received the arguments {argv[1:]}.")
+def main():
+    module = FLAGS.find_module_defining_flag("num_variables")
+    settings = {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(module)}
+    run = runs.Run(FLAGS.output_dir, settings, True, ("data_dir", "output_dir", "threads"))
+    run.check()
+    command_line.require_packages("tensorflow_datasets", "importlib_resources")
     import keras
     import tensorflow as tf
 
-    from tf_direct_opt.callbacks import Checkpoint
-
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
-    keras.utils.set_random_seed(FLAGS.seed)
-    directory = pathlib.Path(FLAGS.output_dir)
-    directory.mkdir(parents=True, exist_ok=True)
-    own = FLAGS.get_key_flags_for_module("__main__")
-    (directory / "flags.txt").write_text("".join(f"{flag.serialize()}\n" for flag in own))
-    model = build_model()
-    checkpoint = Checkpoint(directory / "checkpoints")
-    first_epoch = checkpoint.restore(model)
-    history = record(directory / "history.csv", first_epoch)
-    train, test = images("train"), images("test")
-    model.fit(
-        training_batches(train, first_epoch),
-        initial_epoch=first_epoch,
-        epochs=FLAGS.epochs,
-        steps_per_epoch=len(train) // BATCH_SIZE,
-        # All in one batch: evaluation draws the same noise for every batch.
-        validation_data=tf.data.Dataset.from_tensors(grey(test)),
-        validation_freq=FLAGS.evaluate_every,
-        shuffle=False,
-        verbose=2,
-        callbacks=[history, keras.callbacks.TerminateOnNaN(), checkpoint],
-    )
-    print(json.dumps({"estimator": FLAGS.estimator, "seed": FLAGS.seed, **history.rows[-1]}))
+    with run:
+        keras.utils.set_random_seed(FLAGS.seed)
+        model = build_model()
+        first_epoch = run.restore(model)
+        train, test = images("train"), images("test")
+        model.fit(
+            training_batches(train, first_epoch),
+            initial_epoch=first_epoch,
+            epochs=FLAGS.epochs,
+            steps_per_epoch=len(train) // BATCH_SIZE,
+            # All in one batch: evaluation draws the same noise for every batch.
+            validation_data=tf.data.Dataset.from_tensors(grey(test)),
+            validation_freq=FLAGS.evaluate_every,
+            shuffle=False,
+            verbose=2,
+            callbacks=run.callbacks(),
+        )
+        figures = run.rows[-1]
+    print(json.dumps({"estimator": FLAGS.estimator, "seed": FLAGS.seed, **figures}))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -11,7 +11,7 @@ from run_folders import checkpoints_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_direct_opt import runs
-from tf_direct_opt.callbacks import drop_events
+from tf_direct_opt.callbacks import Checkpoint, drop_events
 from tf_direct_opt.runs import batches
 
 EPOCHS = 4
@@ -107,6 +107,7 @@ def test_an_epoch_between_its_events_and_its_checkpoint_stands_once(whole, tmp_p
         model = model_of_ones_own()
         run.restore(model)
         *before, checkpoint = run.callbacks()
+        assert isinstance(checkpoint, Checkpoint)  # An epoch is finished when all else is there.
         dying = keras.callbacks.LambdaCallback(on_epoch_end=die)
         with pytest.raises(KeyboardInterrupt):
             model.fit(

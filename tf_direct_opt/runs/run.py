@@ -79,6 +79,11 @@ class Run:
         """Whether the run has come to its end."""
         return (self.directory / "metrics.json").exists()
 
+    @property
+    def rows(self) -> list[dict]:
+        """A row of figures for each finished epoch, after `restore`."""
+        return self._history.rows
+
     def check(self) -> None:
         """Raises the ValueErrors that entering the run would, and leaves nothing behind."""
         with self._folder_errors():
@@ -158,7 +163,7 @@ class Run:
         """
         if self._history is None:
             raise ValueError("Expected `restore(model)` before `save`; please call it.")
-        rows = self._history.rows
+        rows = self.rows
         with files.replacing(self.directory / "model.keras") as temporary:
             model.save(temporary)
         figures = {
