@@ -6,7 +6,8 @@ Grey pixels in [0, 1] under a Bernoulli log-likelihood, which makes the loss no 
 60,000 training images; 784-512-256-NK-256-512-784 with ReLU; uniform prior, KL in closed form, its
 weight 1 throughout; batches of 100, a constant rate, 160 epochs = 96,000 steps. What the paper
 reports is the mean training loss over the last epoch, and the loss of the test images with one
-draw each. Initialisation and Adam's epsilon are PyTorch's, which the paper's program used.
+draw each. Initialisation and Adam's epsilon are those of PyTorch, in which the paper's program is
+written: that is what this adds to examples/train_vae.py.
 
 Into --output_dir: flags.txt, history.csv with a row for each epoch, and a checkpoint from which
 the same command goes on. The last line printed is JSON with the last figures.
@@ -19,6 +20,8 @@ References:
 import itertools
 import json
 
+import _examples  # noqa: F401
+import data
 from absl import flags
 
 from tf_direct_opt import runs
@@ -37,44 +40,9 @@ flags.DEFINE_integer("epochs", 160, "Epochs of 600 steps.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of weights, order and noise.", 0, 2**31 - 1)
 flags.DEFINE_integer("evaluate_every", 10, "Epochs from one test loss to the next.", 1)
 flags.DEFINE_integer("threads", 0, "Threads [all cores].", lower_bound=0)
-flags.DEFINE_string("data_dir", None, "TFDS folder with MNIST [$TFDS_DATA_DIR].")
 flags.DEFINE_string("output_dir", None, "Folder of the results.", required=True)
 
 BATCH_SIZE = 100
-
-
-def images(split: str):
-    """Grey images [n, 784] as uint8."""
-    import tensorflow_datasets as tfds
-
-    examples = tfds.load("mnist", split=split, batch_size=-1, data_dir=FLAGS.data_dir)
-    return examples["image"].numpy().reshape([-1, 784])
-
-
-def training_batches(pixels, first_epoch: int):
-    """Batches of the epochs `first_epoch` to --epochs, in an order drawn from (seed, epoch)."""
-    import tensorflow as tf
-
-    pixels = tf.constant(pixels)
-    count = pixels.shape[0]
-
-    def epoch_batches(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[FLAGS.seed, epoch])
-        return tf.data.Dataset.from_tensor_slices(tf.reshape(order, [-1, BATCH_SIZE]))
-
-    return (
-        tf.data.Dataset.range(first_epoch, FLAGS.epochs)
-        .flat_map(epoch_batches)
-        .map(lambda index: grey(tf.gather(pixels, index)))
-        .prefetch(4)
-    )
-
-
-def grey(pixels):
-    """uint8 -> float32 in [0, 1]."""
-    import tensorflow as tf
-
-    return tf.cast(pixels, tf.float32) / 255.0
 
 
 def network(sizes: list[int], name: str):
@@ -144,9 +112,10 @@ def main():
     settings = {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(module)}
     run = runs.Run(FLAGS.output_dir, settings, True, ("data_dir", "output_dir", "threads"))
     run.check()
-    command_line.require_packages("tensorflow_datasets", "importlib_resources")
     import keras
     import tensorflow as tf
+
+    from tf_direct_opt.runs import batches
 
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
@@ -154,14 +123,15 @@ def main():
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model()
         first_epoch = run.restore(model)
-        train, test = images("train"), images("test")
+        images = data.load("mnist", FLAGS.data_dir, cache=FLAGS.cache, binarize="none")
+        train = images.with_num_train(60_000).train.reshape([-1, 784])
         model.fit(
-            training_batches(train, first_epoch),
+            batches.training_batches(train, BATCH_SIZE, FLAGS.seed, first_epoch, FLAGS.epochs),
             initial_epoch=first_epoch,
             epochs=FLAGS.epochs,
             steps_per_epoch=len(train) // BATCH_SIZE,
             # All in one batch: evaluation draws the same noise for every batch.
-            validation_data=tf.data.Dataset.from_tensors(grey(test)),
+            validation_data=tf.data.Dataset.from_tensors(images.test.reshape([-1, 784])),
             validation_freq=FLAGS.evaluate_every,
             shuffle=False,
             verbose=2,

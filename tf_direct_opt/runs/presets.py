@@ -23,8 +23,10 @@ _SMALL_STEP = {"epsilon_schedule": "constant", "epsilon_final": 0.1}
 _HALF = {"temperature": 0.5}
 _SHARED: dict[str, Preset] = {
     "direct": _SMALL_STEP,
+    "gumbel_rao": _HALF,
     "gumbel_softmax": _HALF,
     "imle": _SMALL_STEP,
+    "reinmax": {"temperature": 1.3},
     "straight_through": _HALF,
     "structured_direct": {"epsilon_schedule": "constant", "epsilon_final": 0.2},
 }
