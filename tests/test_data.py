@@ -103,13 +103,27 @@ def test_mnists(name, ink):
 def test_omniglot_small_shares_no_alphabet_with_its_test():
     require("omniglot")
     images = data.load("omniglot_small")
-    # small1 has 2720 images; of the 3120 of small2, 480 are Greek and 520 Latin, as in small1.
-    assert_binary(images, [2448, 272, 2120], (28, 28))
+    # small1 has 136 characters, 20 times each, of which 13 are held out; of the 3120 images of
+    # small2, 480 are Greek and 520 Latin, as in small1.
+    assert_binary(images, [2460, 260, 2120], (28, 28))
     assert 0.05 < images.train.mean() < 0.1
     known = {image.tobytes() for image in np.concatenate([images.train, images.valid])}
     assert not known & {image.tobytes() for image in images.test}
     # Alphabets that the parts do not share are no classes to learn.
     assert (images.labels, images.num_classes) == ({}, 0)
+
+
+def test_omniglots_characters_and_alphabets_stay_apart():
+    # Alphabets 1 to 4 of five characters, each drawn twice; 3 is in both parts, 4 in test alone.
+    characters = {
+        "train": np.tile([100 * a + c for a in (1, 2, 3) for c in range(5)], 2),
+        "test": np.tile([100 * a + c for a in (3, 4) for c in range(5)], 2),
+    }
+    parts = data._disjoint(characters, characters)
+    assert set(parts["valid"]) == {204}  # The tenth of fifteen.
+    assert len(parts["valid"]) == 2
+    assert set(parts["train"]) == set(characters["train"]) - {204}
+    assert set(parts["test"]) == {400, 401, 402, 403, 404}
 
 
 def test_omniglot_without_its_official_splits_is_a_clear_error(tmp_path):
