@@ -97,7 +97,15 @@ def regret_of_routes(output, folder):
     assert {path.name for path in folder.iterdir()} == {"learnt_path.png", "town.keras"}
 
 
+def a_run(output, folder):
+    losses = [float(loss) for loss in re.findall(r"val_loss: ([\d.]+)", output)]
+    assert losses[-1] < 0.9 * losses[0]
+    left = {path.name for path in (folder / "runs/digits").iterdir()}
+    assert {"tensorboard", "history.csv", "metrics.json", "model.keras", "checkpoints"} <= left
+
+
 CHECKS = {
+    "index.md": a_run,
     "tutorials/layer.md": chosen_columns,
     "tutorials/discrete_vae.md": bounds_of_digits,
     "tutorials/your_solver.md": regret_of_routes,
