@@ -79,8 +79,8 @@ def bounds_of_digits(output, _):
     exact = float(re.search(r"'loss': ([\d.]+)", output).group(1))
     bound = float(re.search(r"at most ([\d.]+) nats", output).group(1))
     # Sixty-four independent pixels at their means take 24.4 nats.
-    assert 15 < exact < 24.4
-    assert 15 < bound < 24.4
+    assert 15 < exact < 24
+    assert 15 < bound < 22.5
 
 
 def objects_of_ones_own(output, _):
@@ -99,7 +99,7 @@ def regret_of_routes(output, folder):
 
 def a_run(output, folder):
     losses = [float(loss) for loss in re.findall(r"val_loss: ([\d.]+)", output)]
-    assert losses[-1] < 0.9 * losses[0]
+    assert 15 < losses[-1] < 23  # Independent pixels take 24.4 nats.
     left = {path.name for path in (folder / "runs/digits").iterdir()}
     assert {"tensorboard", "history.csv", "metrics.json", "model.keras", "checkpoints"} <= left
 

@@ -25,6 +25,7 @@ WITHOUT_A_FILE = {
 }
 WITH_A_FILE = {
     ("data", "K"),
+    ("Omniglot, K", "training images"),
     ("estimator", "beta"),
     ("test bound, nats", "direct"),
     ("data", "method"),
@@ -86,6 +87,20 @@ def test_figure_1(page):
             assert len(figures) == 3
             # The README leaves the spread out.
             assert cell in (spread(figures), spread(figures).split(" ")[0]), (dataset, k, estimator)
+
+
+def test_limits_of_omniglot():
+    limits = {
+        row["num_categories"]: (row["train_nll"], row["test_nll"])
+        for row in rows_of("em_limit.jsonl")
+        if row["dataset"] == "omniglot"
+    }
+    lines = table("docs/results.md", "Omniglot, K")
+    shown = {
+        int(line["Omniglot, K"]): (float(line["training images"]), float(line["test images"]))
+        for line in lines
+    }
+    assert shown == limits
 
 
 def test_every_table_is_held_to_a_file_or_known_not_to_be():
