@@ -17,7 +17,9 @@ class TestCandidates(EstimatorContract):
     sizes = ((1, 2), (1, 7), (3, 2), (2, 4))
 
     def make(self, **config):
-        return estimators.Candidates(**{"epsilon": 0.5, **config})
+        return estimators.Candidates(
+            **{"epsilon": 0.5, "num_candidates": 16, "averaged": False, **config}
+        )
 
     def expected(self, logits, decoder, difference):
         codes = oracles.all_codes(*logits.shape)
@@ -38,6 +40,18 @@ class TestCandidates(EstimatorContract):
         self.make(num_candidates=num_candidates)(logits, loss_fn=loss_fn, training=True)
         index = posteriors.Categorical(logits).index(tf.concat(seen, axis=1))
         assert [len(set(row)) for row in index.numpy()] == [min(num_candidates, 8)] * 20
+
+
+class TestAveragedCandidates(EstimatorContract):
+    configs = ({"num_candidates": 2}, {"num_candidates": 4}, {"decode_all": True})
+    sizes = ((1, 2), (1, 7), (3, 2), (2, 4))
+
+    def make(self, **config):
+        return estimators.Candidates(**config)
+
+    def expected(self, logits, decoder, **config):
+        losses = decoder.losses(*logits.shape)
+        return oracles.enumerated_gradient(logits, losses), 0.0
 
 
 class TestDirect(EstimatorContract):

@@ -18,6 +18,10 @@ def family(n=N, couplings=True):
     return posteriors.get("pairwise_binary", num_variables=n, couplings=couplings)
 
 
+def plain_candidates(**config):
+    return Candidates(family(), 16, averaged=False, **config)
+
+
 def random_potentials(batch=7, seed=0):
     d = N * (N + 1) // 2
     return np.random.default_rng(seed).normal(scale=1.5, size=[batch, d]).astype(np.float32)
@@ -71,7 +75,7 @@ def test_mean_gradient_at_a_finite_epsilon_is_its_closed_form(difference):
     # variable of 2^n values holds, whatever the loss. 200000 draws, 10 entries within 4 standard
     # errors: fails for 1 seed in 1600.
     h, epsilon, table = random_potentials(1)[0], 0.5, Table()
-    estimator = Candidates(family(), epsilon=epsilon, difference=difference, seed=1)
+    estimator = plain_candidates(epsilon=epsilon, difference=difference, seed=1)
     _, statistics = all_bits(N)
     every = oracles.direct_gradient(statistics @ h, table.losses, epsilon, difference)
     oracles.assert_mean_is(gradients(estimator, h, table), every @ statistics)
@@ -88,11 +92,56 @@ def test_as_epsilon_vanishes_it_is_the_gradient_of_the_expectation(couplings):
     expected = slope_of_expectation(h.astype(np.float64), table.losses)[: len(given)]
     biases = []
     for epsilon in (3.0, 1.0, 0.03):
-        estimator = Candidates(family(N, couplings), 2, epsilon, seed=2)
+        estimator = Candidates(family(N, couplings), 2, epsilon, averaged=False, seed=2)
         samples = gradients(estimator, given, table)
         biases.append(np.abs(samples.mean(axis=0) - expected).max())
     oracles.assert_mean_is(samples, expected)
     assert biases[0] > 2 * biases[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("pairwise_binary", {"num_variables": 4}),
+        ("chain", {"num_variables": 3, "num_categories": 2}),
+        ("k_subset", {"num_variables": 5, "k": 2}),
+    ],
+)
+@pytest.mark.parametrize("decode_all", [False, True])
+def test_averaged_candidates_have_the_gradient_of_the_expectation(name, config, decode_all):
+    # 20000 draws; at most 14 entries, and the decoder's 1, within 4 standard errors: fails for 1
+    # seed in 1000 each. The reported loss is a draw of f, or its mean given the candidates.
+    draws, made = 20_000, posteriors.get(name, **config)
+    h = np.random.default_rng(1).normal(size=made.parameter_shape).astype(np.float32)
+    weight = np.random.default_rng(2).normal(size=[made.num_variables, made.num_categories])
+
+    def values(codes, scale):
+        linear = tf.einsum("bsnk,nk->bs", codes, tf.constant(weight, tf.float32))
+        return scale * linear**2
+
+    exact = tf.Variable(h[np.newaxis])
+    with tf.GradientTape() as tape:
+        posterior = made(exact)
+        every = posterior.configurations(tf.range(posterior.num_configurations))[tf.newaxis]
+        losses = values(every, 1.0)
+        mean = tf.reduce_sum(tf.exp(posterior.log_prob(every)) * losses)
+    slope = tape.gradient(mean, exact)
+    estimator = Candidates(made, 4, decode_all=decode_all, seed=6)
+    scale = tf.ones([draws, 1])
+
+    @tf.function
+    def gradient(parameters):
+        with tf.GradientTape() as tape:
+            tape.watch([parameters, scale])
+            loss = estimator(parameters, loss_fn=lambda z: values(z, scale), training=True)
+        return loss, *tape.gradient(loss, [parameters, scale])
+
+    loss, drawn, of_decoder = gradient(tf.tile(h[np.newaxis], [draws, 1]))
+    oracles.assert_mean_is(drawn, slope[0])
+    oracles.assert_mean_is(loss, mean)
+    oracles.assert_mean_is(of_decoder[:, 0], mean)
+    report = estimator.report.result()
+    assert (float(report["epsilon"]), 0 < float(report["first_probability"]) < 1) == (0.0, True)
 
 
 def test_without_couplings_it_is_the_direct_estimator_of_binary_variables():
@@ -123,7 +172,7 @@ def test_draws_under_noise_of_the_configurations_are_the_gibbs_distribution():
 
 def make(perturbation, **config):
     if perturbation == "configurations":
-        return Candidates(family(), **config)
+        return plain_candidates(**config)
     return Flips(N, perturbation=perturbation, **config)
 
 
@@ -212,6 +261,8 @@ def test_a_posterior_that_is_given_is_asked():
         Flips(5, couplings=False),
         Candidates(family(), 7, schedules.two_phase(1.0, 0.1, 9), seed=3),
         Candidates(),
+        Candidates(family(), epsilon=0.3, decode_all=True),
+        plain_candidates(),
     ],
 )
 def test_config_round_trip(estimator):
@@ -245,6 +296,7 @@ def test_bad_arguments_of_flips_are_refused(config, message):
         ({"num_candidates": 1}, "Expected `num_candidates` to be an integer of at least 2"),
         ({"epsilon": -1.0}, "Expected `epsilon` to be greater than 0"),
         ({"difference": "left"}, "Expected `difference` in"),
+        ({"averaged": False, "decode_all": True}, "Expected averaged=True with decode_all=True"),
     ],
 )
 def test_bad_arguments_of_candidates_are_refused(config, message):

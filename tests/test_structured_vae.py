@@ -55,6 +55,7 @@ def enumerated_losses(model, images):
         {"perturbation": "unary"},
         {"structure": "none"},
         {"nonnegative": True},
+        {"averaged": True, "epsilon": None},
     ],
 )
 def test_every_posterior_trains(config):
@@ -240,6 +241,7 @@ def test_saved_model_in_a_new_process(tmp_path):
         ({"solver": "maxflow", "nonnegative": False}, "Expected `nonnegative` couplings"),
         ({"solver": "milp", "perturbation": "configurations"}, "Expected solver='pairwise_binary'"),
         ({"epsilon": -1.0}, "Expected `epsilon`"),
+        ({"averaged": True, "perturbation": "unary"}, "Expected perturbation='configurations'"),
         ({"encoder": keras.layers.Dense(3, name="encoder")}, "Expected 10 outputs an example"),
     ],
 )

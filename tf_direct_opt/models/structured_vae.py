@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from tf_direct_opt import binary, estimators, losses, posteriors, solvers, tables
+from tf_direct_opt import binary, estimators, posteriors, solvers
 from tf_direct_opt.models.base import EVALUATION_SEED
-from tf_direct_opt.models.vae import VAE, losses_of_all, sampled_bounds
+from tf_direct_opt.models.vae import VAE, all_bounds
 from tf_direct_opt.posteriors import PairwiseBinary
 from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.solvers.base import check_count
@@ -56,8 +56,10 @@ class StructuredVAE(VAE):
         perturbation: "configurations" (n <= 20), "unary" (the authors') or "all"; None: the first
             where `solver` enumerates, else the second.
         num_candidates: configurations that compete for z*(eps), under "configurations".
+        averaged: whether the noise is averaged out given the candidates; see
+            `estimators.Candidates`.
         nonnegative: whether couplings pass through a softplus; None: where the solver asks for it.
-        epsilon: number or schedule; None leaves the default of the estimator.
+        epsilon: number or schedule; None leaves the default of the estimator, averaged the limit.
         difference: "toward_better", "away_from_worse" or "central".
         kl_weight: beta, number or schedule of the optimizer's iterations; by default 0 for 5000
             steps, then 1.
@@ -115,6 +117,7 @@ class StructuredVAE(VAE):
         encoder=None,
         decoder=None,
         num_eval_samples=100,
+        averaged=False,
         seed=None,
         **kwargs,
     ):
@@ -157,9 +160,15 @@ class StructuredVAE(VAE):
                 couplings=structure == "pairwise",
             )
             estimator = estimators.Candidates(
-                family, num_candidates, epsilon, difference, seed=seed
+                family, num_candidates, epsilon, averaged, difference=difference, seed=seed
             )
         else:
+            if averaged:
+                raise ValueError(
+                    "Expected perturbation='configurations' with averaged=True: only where every "
+                    "configuration has noise of its own can it be averaged out; received "
+                    f"perturbation={perturbation!r}."
+                )
             # Noise leaves no ties.
             milp = solver == "pairwise_binary_milp"
             estimator = estimators.Flips(
@@ -193,6 +202,7 @@ class StructuredVAE(VAE):
         self.solver = solver
         self.perturbation = perturbation
         self.num_candidates = num_candidates
+        self.averaged = averaged
         self.nonnegative = nonnegative
 
     def encode(self, images, training=False):
@@ -205,21 +215,8 @@ class StructuredVAE(VAE):
     def bounds(self, posterior, loss_fn):
         n = self.num_variables
         unary = PairwiseBinary(posterior.parameters[:, :n], n, couplings=False)
-        if n <= MAX_DECODED_VARIABLES:
-            every = losses_of_all(loss_fn, posterior)
-            figures = {
-                **sampled_bounds(
-                    posterior,
-                    lambda codes: tf.gather(every, posterior.index(codes), batch_dims=1),
-                    self.num_eval_samples,
-                ),
-                "reconstruction": tf.reduce_sum(posterior.probabilities() * every, axis=-1),
-                "negative_log_likelihood": losses.exact_negative_log_likelihood(every),
-            }
-        else:
-            figures = sampled_bounds(
-                posterior, lambda codes: tables.losses_of(loss_fn, codes), self.num_eval_samples
-            )
+        decode_all = n <= MAX_DECODED_VARIABLES
+        figures = all_bounds(posterior, loss_fn, self.num_eval_samples, decode_all)
         perturbed = self.estimator.draw(posterior, EVALUATION_SEED)
         return {
             **figures,
@@ -238,6 +235,7 @@ class StructuredVAE(VAE):
             else serialize_solver(self.solver),
             "perturbation": self.perturbation,
             "num_candidates": self.num_candidates,
+            "averaged": self.averaged,
             "nonnegative": self.nonnegative,
             "epsilon": estimator["epsilon"],
             "difference": estimator["difference"],

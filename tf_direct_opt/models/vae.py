@@ -134,6 +134,36 @@ class VAE(Autoencoder):
         return {**super().get_config(), "num_variables": self.num_variables}
 
 
+def all_bounds(
+    posterior: Posterior,
+    loss_fn: LossFn,
+    num_samples: int,
+    decode_all: bool,
+) -> dict[str, tf.Tensor]:
+    """E_q f and bounds on -log p(x), nats, [B] each: exact, and with it -log p(x), or sampled.
+
+    Args:
+        posterior: q.
+        loss_fn: f.
+        num_samples: draws for what is estimated.
+        decode_all: whether every configuration is decoded, once for the whole batch.
+    """
+    if not decode_all:
+        return sampled_bounds(
+            posterior, lambda codes: tables.losses_of(loss_fn, codes), num_samples
+        )
+    every = losses_of_all(loss_fn, posterior)
+    return {
+        **sampled_bounds(
+            posterior,
+            lambda codes: tf.gather(every, posterior.index(codes), batch_dims=1),
+            num_samples,
+        ),
+        "reconstruction": tf.reduce_sum(posterior.probabilities() * every, axis=-1),
+        "negative_log_likelihood": losses.exact_negative_log_likelihood(every),
+    }
+
+
 def sampled_bounds(
     posterior: Posterior,
     losses_of: LossFn,

@@ -76,7 +76,7 @@ class Trellis(Posterior):
 
     def sample(self, count, seed):
         choices = self._moments.choices
-        seeds = tf.random.split(seed, len(choices))
+        seeds = tf.random.split(seed, choices.shape[0])
 
         def draw(before, level):
             table, level_seed = level

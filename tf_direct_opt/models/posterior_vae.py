@@ -1,0 +1,111 @@
+"""The VAE of any posterior whose candidates can be drawn."""
+
+import keras
+import tensorflow as tf
+
+from tf_direct_opt import estimators, posteriors
+from tf_direct_opt.models.vae import VAE, all_bounds
+
+# Up to here `evaluate` decodes every configuration, once for a whole batch.
+MAX_DECODED = 2**15
+
+
+@keras.saving.register_keras_serializable("tf_direct_opt")
+class PosteriorVAE(VAE):
+    """A VAE whose posterior is a chain, a k-subset or another family of `posteriors`.
+
+    Training minimises E_q f(x, z) + beta KL(q(z|x) || uniform over the configurations), with
+    f = -log p(x | z) in nats, summed over pixels, averaged over the batch.
+
+    Args:
+        posterior: name or `posteriors.Family` of q.
+        estimator: of the gradient of E_q f, the name of one that takes a posterior ("candidates"),
+            or an `estimators.Estimator` for the same family.
+        epsilon: number or schedule for an estimator given by name; None leaves its default.
+        kl_weight: beta, number or schedule of the optimizer's iterations; by default 0 for 5000
+            steps, then 1.
+        hidden_units: width of the hidden layer of the default encoder and decoder.
+        encoder: Keras model, images [B, *image] -> the parameters of q, in any shape; None for the
+            default.
+        decoder: Keras model, codes [B, N K] -> pixel logits [B, *image] or [B, P]; None for the
+            default.
+        num_eval_samples: draws for what `evaluate` estimates.
+        seed: integer seed of the estimator's noise (with an estimator given by name).
+
+    `fit` reports loss, reconstruction, kl, kl_weight, code_perplexity and what the estimator
+    reports. `evaluate` reports, with beta = 1, loss = reconstruction + kl, the -ELBO of q; its
+    entropy; importance_weighted_nll, a bound on -log p(x); and, up to 2^15 configurations,
+    negative_log_likelihood, -log p(x): it and the -ELBO are then exact. `predict` returns the
+    parameters, probabilities and code [B, N, K], and reconstruction [B, *image].
+
+    Example:
+        >>> chain = posteriors.get("chain", num_variables=3, num_categories=2)
+        >>> model = PosteriorVAE(chain, kl_weight=1.0, seed=0)
+        >>> model.compile(optimizer="adam")
+        >>> images = tf.cast(tf.random.uniform([8, 5, 5]) > 0.5, tf.float32)
+        >>> history = model.fit(images, verbose=0)
+        >>> model.predict(images, verbose=0)["code"].shape
+        (8, 3, 2)
+    """
+
+    def __init__(
+        self,
+        posterior,
+        estimator="candidates",
+        epsilon=None,
+        kl_weight=None,
+        hidden_units=300,
+        encoder=None,
+        decoder=None,
+        num_eval_samples=100,
+        seed=None,
+        **kwargs,
+    ):
+        kwargs.pop("num_variables", None)  # Of a configuration that was saved: the posterior's.
+        family = posteriors.get(posterior)
+        if isinstance(estimator, str):
+            if "posterior" not in estimators.arguments(estimator):
+                named = [n for n in estimators.names() if "posterior" in estimators.arguments(n)]
+                raise ValueError(
+                    f"Expected `estimator` to be an Estimator or one of {named}, which take any "
+                    f"posterior; received {estimator!r}."
+                )
+            estimator = estimators.get(estimator, posterior=family, epsilon=epsilon, seed=seed)
+        estimator = estimators.get(estimator)
+        if estimator.posterior != family:
+            raise ValueError(
+                f"Expected an estimator for {family}; received one for {estimator.posterior}. "
+                "Please give both the same posterior."
+            )
+        uniform = family(tf.zeros([1, *family.parameter_shape]))
+        self.decodes_all = uniform.num_configurations <= MAX_DECODED
+        super().__init__(
+            family,
+            estimator,
+            evaluated=["reconstruction", "kl", "entropy", "importance_weighted_nll"]
+            + ["negative_log_likelihood"] * self.decodes_all,
+            kl_weight=kl_weight,
+            hidden_units=hidden_units,
+            encoder=encoder,
+            decoder=decoder,
+            num_eval_samples=num_eval_samples,
+            **kwargs,
+        )
+
+    def bounds(self, posterior, loss_fn):
+        figures = all_bounds(posterior, loss_fn, self.num_eval_samples, self.decodes_all)
+        return {**figures, "entropy": posterior.entropy()}
+
+    def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
+        """Decodes draws from the uniform prior: Bernoulli means [num_images, *image]."""
+        if seed is None:
+            seed = int(keras.random.randint([], 0, 2**31 - 1))
+        prior = self.posterior(tf.zeros([1, *self.posterior.parameter_shape]))
+        return self.decode(prior.sample(num_images, tf.constant([seed, 0]))[0])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "posterior": self.posterior.get_config(),
+            "estimator": keras.saving.serialize_keras_object(self.estimator),
+        }
