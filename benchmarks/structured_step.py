@@ -2,9 +2,10 @@
 
     python benchmarks/structured_step.py --n=5,10,15,20
     python benchmarks/structured_step.py --n=15,30 --solver=maxflow
+    python benchmarks/structured_step.py --n=15 --num_candidates=8 --averaged
 
 The step is `train_step` of `StructuredVAE` under `tf.function`, as `fit` runs it: encoder
-784-300-(n + n (n - 1) / 2), perturbed argmax, losses of 16 candidates, or of n + 1 flips under
+784-300-(n + n (n - 1) / 2), perturbed argmax, losses of --num_candidates, or of n + 1 flips under
 noise on the unary potentials, second argmax, exact KL with its gradient, decoder 2n-300-784, Adam.
 The images are random bits, as speed does not depend on what they show. Prints one JSON line for
 each n, each from a process of its own, whose peak memory it reports.
@@ -29,6 +30,8 @@ _STRUCTURE = flags.DEFINE_enum("structure", "pairwise", ["pairwise", "none"], "C
 _PERTURBATION = flags.DEFINE_enum(
     "perturbation", None, ["unary", "all", "configurations"], "What the noise is added to."
 )
+_NUM_CANDIDATES = flags.DEFINE_integer("num_candidates", 16, "Candidates.", lower_bound=2)
+_AVERAGED = flags.DEFINE_bool("averaged", False, "Noise averaged out given the candidates.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 50, "Timed steps, after three that are not.", lower_bound=1)
 _JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "XLA.")
@@ -47,6 +50,8 @@ def measure(num_variables: int) -> dict:
         structure=_STRUCTURE.value,
         solver=_SOLVER.value,
         perturbation=_PERTURBATION.value,
+        num_candidates=_NUM_CANDIDATES.value,
+        averaged=_AVERAGED.value,
         epsilon=0.1,
         kl_weight=1.0,
         seed=0,
@@ -69,6 +74,8 @@ def measure(num_variables: int) -> dict:
         "structure": _STRUCTURE.value,
         "solver": _SOLVER.value,
         "perturbation": model.perturbation,
+        "num_candidates": _NUM_CANDIDATES.value,
+        "averaged": _AVERAGED.value,
         "batch_size": _BATCH_SIZE.value,
         "jit_compile": _JIT_COMPILE.value,
         "steps": _STEPS.value,

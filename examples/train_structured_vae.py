@@ -40,6 +40,9 @@ flags.DEFINE_integer(
     "Configurations that compete for z*(eps), with --perturbation=configurations.",
     lower_bound=2,
 )
+flags.DEFINE_bool(
+    "averaged", False, "Average the noise out given the candidates (--perturbation=configurations)."
+)
 flags.DEFINE_bool("nonnegative", None, "Couplings through a softplus [with maxflow only].")
 flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weight, ...
 flags.adopt_module_key_flags(training)  # --epochs, --learning_rate, --output_dir, --resume, ...
@@ -59,6 +62,7 @@ def build_model(feed):
         solver=FLAGS.solver,
         perturbation=FLAGS.perturbation,
         num_candidates=FLAGS.num_candidates,
+        averaged=FLAGS.averaged,
         nonnegative=FLAGS.nonnegative,
         epsilon=vae_flags.epsilon(feed.steps),
         difference=FLAGS.difference,
@@ -95,6 +99,15 @@ def prepare() -> runs.Run:
             "Expected --solver=enumerate with --perturbation=configurations, which gives noise to "
             f"each of the 2^n configurations; received --solver={FLAGS.solver}. Please give "
             "--perturbation=unary."
+        )
+    if FLAGS.averaged and (
+        FLAGS.solver != "enumerate"
+        or FLAGS.perturbation not in (None, "configurations")
+        or FLAGS.n > _MAX_ENUMERATED
+    ):
+        raise ValueError(
+            "Expected --solver=enumerate, --perturbation=configurations and --n of at most "
+            f"{_MAX_ENUMERATED} with --averaged: noise on each configuration is averaged out."
         )
     if FLAGS.solver == "maxflow" and FLAGS.perturbation == "all":
         raise ValueError(

@@ -39,7 +39,7 @@ GRID = (
     ("direct", {"difference": ("toward_better", "central"), **_EPSILONS}),
     ("imle", _EPSILONS),
     ("adaptive_imle", {}),
-    ("candidates", _EPSILONS),
+    ("candidates", {"num_candidates": (2, 4, 8, 16)}),
     ("gumbel_softmax", _TEMPERATURES),
     ("straight_through", {"relaxed": ("scores", "logits"), **_TEMPERATURES}),
     ("gumbel_rao", {"temperature": (0.1, 0.3, 1.0)}),
