@@ -43,6 +43,9 @@ flags.DEFINE_integer("num_examples", 2000, "Half of them are the test examples."
 flags.DEFINE_float("learning_rate", 1e-2, "Of Adam.", lower_bound=0.0)
 flags.DEFINE_float("epsilon", None, "Step, for each unit of cost; None: that of the method.")
 flags.DEFINE_float("noise_scale", None, "Of the perturbation; None: that of the method.")
+flags.DEFINE_enum(
+    "difference", None, tdo.direct.DIFFERENCES, "Sign of the step; None: that of the method."
+)
 flags.DEFINE_integer("num_samples", 1, "Perturbations an example.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Folder for result.json, regret.csv and regret.png.")
 for _name in ("epsilon", "noise_scale"):
@@ -94,7 +97,8 @@ def make_model(method: str, solver, event_shape, minimize: bool) -> keras.Model:
     if method in LAYERS:
         epsilon, noise, noise_scale, difference = LAYERS[method]
         output = tdo.layers.PerturbedArgmax(
-            FLAGS.epsilon or epsilon, solver, 0, difference, minimize=minimize, noise=noise,
+            FLAGS.epsilon or epsilon, solver, 0, FLAGS.difference or difference,
+            minimize=minimize, noise=noise,
             noise_scale=noise_scale if FLAGS.noise_scale is None else FLAGS.noise_scale,
             loss_scale="relative" if method == "relative" else None,
             num_samples=FLAGS.num_samples, num_ones=num_ones, name="decision",

@@ -147,7 +147,7 @@ class PerturbedArgmax(keras.layers.Layer):
         elif loss_scale != RELATIVE:
             loss_scale = loss_scale / draws
         # All draws of all examples are one batch, of whose rows the loss is a mean.
-        rows = tf.tile(scores, [draws] + [1] * (scores.shape.rank - 1))
+        rows = tf.tile(scores, [draws, *[1] * (scores.shape.rank - 1)]) if draws > 1 else scores
         step = self.seeds.num_drawn
         noise = self._noise_scale(step) * self._draw(tf.shape(rows), self.seeds.next())
         epsilon = schedules.value(self.epsilon, step)
@@ -156,8 +156,10 @@ class PerturbedArgmax(keras.layers.Layer):
         )
         if loss_scale is None:
             self.add_loss(probe)
-        code = tf.reduce_mean(tf.reshape(code, tf.concat([[draws], tf.shape(scores)], 0)), axis=0)
-        return tf.cast(tf.ensure_shape(code, scores.shape), self.compute_dtype)
+        if draws > 1:
+            shape = tf.concat([[draws], tf.shape(scores)], 0)
+            code = tf.ensure_shape(tf.reduce_mean(tf.reshape(code, shape), axis=0), scores.shape)
+        return tf.cast(code, self.compute_dtype)
 
     def compute_output_shape(self, logits_shape):
         return logits_shape

@@ -136,12 +136,10 @@ def solve(
         )
     code = tf.ensure_shape(tf.stop_gradient(tf.cast(code, scores.dtype)), scores.shape)
     binary = (code == 0.0) | (code == 1.0)
-    tf.debugging.assert_equal(
-        tf.reduce_all(binary),
-        True,
+    return tf.debugging.check_numerics(
+        tf.where(binary, code, math.nan),
         f"Expected the solver {name!r} to return entries 0 and 1; received others",
     )
-    return tf.where(binary, code, math.nan)
 
 
 def check_finite(tensor: tf.Tensor, name: str) -> tf.Tensor:
