@@ -104,7 +104,13 @@ def a_run(output, folder):
     assert {"tensorboard", "history.csv", "metrics.json", "model.keras", "checkpoints"} <= left
 
 
+def nothing_printed(output, folder):
+    assert output == ""
+    assert not list(folder.iterdir())
+
+
 CHECKS = {
+    "candidates.md": nothing_printed,
     "index.md": a_run,
     "tutorials/layer.md": chosen_columns,
     "tutorials/discrete_vae.md": bounds_of_digits,
