@@ -41,7 +41,10 @@ def make_model(compile_options=None, **config):
 
 def fit(model, labels=None, epochs=3):
     options = {"epochs": epochs, "batch_size": 50, "verbose": 0, "shuffle": False}
-    return model.fit(labelled_stripes()[0], labels, **options).history
+    images, _ = labelled_stripes()
+    if not model.built:  # Keras traces the first step of an unbuilt model twice.
+        model.build((None, *images.shape[1:]))
+    return model.fit(images, labels, **options).history
 
 
 def evaluate(model, images, labels=None):

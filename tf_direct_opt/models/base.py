@@ -184,6 +184,13 @@ class Autoencoder(keras.Model):
         """What `evaluate` reports beside the loss."""
         return [self.evaluation_report, self.code_perplexity]
 
+    def make_train_function(self, force=False):
+        # Without variables of its optimizer Keras traces the first step twice.
+        if self.built and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, data):
         super().train_step(data)
         return self._results(self.training_metrics)
