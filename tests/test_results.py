@@ -153,3 +153,36 @@ def test_few_labels():
             if len(figures) > 1:
                 expected += f" ({statistics.stdev(figures):.2f})"
             assert cell == expected, (dataset, method, count)
+
+
+def test_decisions():
+    rows = rows_of("decisions.csv")
+    lines = table("docs/decisions.md", "problem", "degree", "noise")
+    assert len(lines) >= 8
+    for line in lines:
+        setting = line.pop("problem"), line.pop("degree"), line.pop("noise")
+        of_setting = [
+            row
+            for row in rows
+            if (row["problem"], row["degree"], f"{float(row['noise']):g}") == setting
+        ]
+        floor = float(of_setting[0]["floor"])
+        assert line.pop("knows the mean") == f"{floor:.2f}", setting
+        for method, cell in line.items():
+            figures = [float(row["test_regret"]) for row in of_setting if row["method"] == method]
+            assert len(figures) == 10
+            expected = f"{statistics.mean(figures):.2f} ({statistics.stdev(figures):.2f})"
+            assert cell.replace("*", "") == expected, (setting, method)
+
+
+def test_matching():
+    rows = [row for row in rows_of("matching.csv") if row["task"] == "digits"]
+    for line in table("docs/decisions.md", "method", "elements wrong"):
+        of_method = [row for row in rows if row["method"] == line["method"]]
+        assert len(of_method) == 5
+        for cell, column in (
+            ("elements wrong", "test_elements_wrong"),
+            ("pairs with any wrong", "test_any_wrong"),
+        ):
+            mean = 100 * statistics.mean(float(row[column]) for row in of_method)
+            assert line[cell] == f"{mean:.2f}"
