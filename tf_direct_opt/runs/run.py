@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from tf_direct_opt import files
 
 if typing.TYPE_CHECKING:
-    from tf_direct_opt import callbacks
+    from tf_direct_opt.callbacks import History
 
 SETTINGS = "flags.txt"
 FOLDERS = ("checkpoints", "tensorboard")
@@ -72,7 +72,7 @@ class Run:
         self._free = free
         self._lock = contextlib.ExitStack()
         self._initial_epoch = 0
-        self._history: callbacks.History | None = None
+        self._history: History | None = None
 
     @property
     def finished(self) -> bool:
@@ -82,7 +82,7 @@ class Run:
     @property
     def rows(self) -> list[dict]:
         """A row of figures for each finished epoch, after `restore`."""
-        return self._history.rows
+        return self._restored("rows").rows
 
     def check(self) -> None:
         """Raises the ValueErrors that entering the run would, and leaves nothing behind."""
@@ -137,8 +137,7 @@ class Run:
 
         from tf_direct_opt import callbacks
 
-        if self._history is None:
-            raise ValueError("Expected `restore(model)` before `callbacks()`; please call it.")
+        history = self._restored("callbacks()")
 
         def begin(epoch, logs):
             if not callbacks.diverged(logs):
@@ -148,7 +147,7 @@ class Run:
         return [
             keras.callbacks.LambdaCallback(on_epoch_end=begin),
             callbacks.TensorBoard(self.directory / "tensorboard", images, write_graph=False),
-            self._history,
+            history,
             keras.callbacks.TerminateOnNaN(),
             callbacks.Checkpoint(self.directory / "checkpoints"),
         ]
@@ -161,9 +160,7 @@ class Run:
             test: its figures.
             **more: further entries of metrics.json.
         """
-        if self._history is None:
-            raise ValueError("Expected `restore(model)` before `save`; please call it.")
-        rows = self.rows
+        rows = self._restored("save").rows
         with files.replacing(self.directory / "model.keras") as temporary:
             model.save(temporary)
         figures = {
@@ -176,6 +173,11 @@ class Run:
         }
         with files.replacing(self.directory / "metrics.json") as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
+
+    def _restored(self, what: str) -> "History":
+        if self._history is None:
+            raise ValueError(f"Expected `restore(model)` before `{what}`; please call it.")
+        return self._history
 
     @property
     def _begun(self) -> bool:
