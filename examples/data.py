@@ -95,7 +95,9 @@ def load(
         return Images.of_grey(name, *_read_digits(), binarize)
     folder = _folder(data_dir)
     if download:
-        _download(name, folder)
+        import tensorflow_datasets as tfds
+
+        tfds.builder(_builder_name(name), data_dir=str(folder)).download_and_prepare()
     arrays = _decoded(name, folder, cache)
     images, classes = (
         {part: arrays[f"{kind}_{part}"] for part in _TFDS_SPLITS[name]}
@@ -160,19 +162,6 @@ def _how_to_prepare(name: str, folder: pathlib.Path) -> str:
         'with --data_dir, or run: python -c "import tensorflow_datasets as tfds; '
         f"tfds.load('{builder_name}', data_dir='{folder}')\""
     )
-
-
-def _download(name: str, folder: pathlib.Path) -> None:
-    import tensorflow_datasets as tfds
-
-    try:
-        tfds.builder(_builder_name(name), data_dir=str(folder)).download_and_prepare()
-    except Exception as error:  # TFDS and its network library have errors of their own.
-        what = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise ValueError(
-            f"Expected to download {_builder_name(name)!r} into {folder}; received: {what}. Please "
-            "see to the network and the space there, or give a --data_dir that has it."
-        ) from error
 
 
 def _damaged(name: str, folder: pathlib.Path, what: str) -> ValueError:

@@ -89,7 +89,6 @@ def trained(cells: Iterable[dict], program: ModuleType) -> Iterable[pathlib.Path
 def write_table(name: str, columns: Iterable[str], rows: Iterable[dict]) -> pathlib.Path:
     """Writes a CSV file of that name into --output_dir, whole or not at all."""
     path = pathlib.Path(FLAGS.output_dir) / name
-    files.remove_temporaries(path)
     with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()

@@ -94,6 +94,15 @@ class SolverContract:
         with pytest.raises(ValueError, match=r"Expected .*scores.*received shape \(\)"):
             self.make(size)(tf.constant(1.0))
 
+    def test_the_least_floats_give_a_feasible_configuration(self):
+        # Their sums are -inf, which what lies outside of a problem may be as well.
+        size = self.sizes[-1]
+        scores = self.instance(size, self.random)[0][:20]
+        scores = np.where(scores < 0.0, np.finfo(np.float32).min, scores)
+        feasible = {code.tobytes() for code in self.configurations(size).astype(np.float32)}
+        code = self.make(size)(tf.constant(scores)).numpy() + 0.0  # Not -0.
+        assert all(row.tobytes() in feasible for row in code)
+
     def instance(self, size, draw):
         """Random scores and the value of every configuration."""
         generator = np.random.default_rng(0)

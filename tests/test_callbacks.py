@@ -2,31 +2,38 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_discrete_vae import fit, make_model, stripes
 
 from tf_direct_opt import callbacks
-from tf_direct_opt.callbacks import Checkpoint, image_grid
-
-IMAGES = np.eye(4)
+from tf_direct_opt.callbacks import Checkpoint, TensorBoard, image_grid
 
 
-def built_model(width=3):
-    """As small as can be: what is saved is tested here, whole models in test_runs.py."""
-    model = keras.Sequential([keras.layers.Dense(width, "relu"), keras.layers.Dense(1)])
-    model.compile("adam", "mse", jit_compile=False)
-    model.build((None, 4))
+def built_model(**config):
+    model = make_model(**config)
+    model.build((None, 6, 6))
     return model
-
-
-def fit(model, epochs, initial_epoch=0, callbacks=(), x=IMAGES):
-    model.fit(
-        x, np.ones(4), batch_size=2, initial_epoch=initial_epoch, epochs=epochs, verbose=0,
-        shuffle=False, callbacks=[*callbacks],
-    )  # fmt: skip
 
 
 def epochs_in(folder):
     """Finished epochs of the files in a folder of checkpoints."""
     return sorted(int(path.name.split("-")[1]) for path in folder.iterdir())
+
+
+def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    keras.utils.set_random_seed(0)
+    whole = built_model()
+    fit(whole, epochs=4)
+    keras.utils.set_random_seed(0)
+    first = built_model()
+    fit(first, epochs=2, callbacks=[Checkpoint(tmp_path)])
+    second = built_model()
+    initial_epoch = Checkpoint(tmp_path).restore(second)
+    assert initial_epoch == 2
+    fit(second, epochs=4, initial_epoch=initial_epoch, callbacks=[Checkpoint(tmp_path)])
+    for a, b in zip(whole.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    for a, b in zip(whole.optimizer.variables, second.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def test_the_newest_checkpoint_and_the_one_before_it_stay(tmp_path):
@@ -51,10 +58,10 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_epoch_before(tmp_path, mon
 
 
 def test_a_model_that_diverged_is_not_kept(tmp_path):
-    model = built_model()
+    model = built_model(compile_options={"jit_compile": True})
     fit(model, epochs=1, callbacks=[Checkpoint(tmp_path)])
-    nan = np.full([4, 4], np.nan)
-    fit(model, epochs=2, initial_epoch=1, callbacks=[Checkpoint(tmp_path)], x=nan)
+    model.fit(np.full([50, 6, 6], np.nan), batch_size=50, initial_epoch=1, epochs=2, verbose=0,
+              callbacks=[Checkpoint(tmp_path)])  # fmt: skip
     assert np.isnan(model.trainable_weights[0].numpy()).any()
     assert epochs_in(tmp_path) == [1]
 
@@ -72,7 +79,7 @@ def test_half_written_files_are_not_looked_at(tmp_path):
 def test_checkpoint_of_another_model_is_a_clear_error(tmp_path):
     fit(built_model(), epochs=1, callbacks=[Checkpoint(tmp_path)])
     with pytest.raises(ValueError, match=r"Expected a checkpoint of this model; received .*epoch"):
-        Checkpoint(tmp_path).restore(built_model(width=5))
+        Checkpoint(tmp_path).restore(built_model(num_categories=5))
 
 
 def test_a_damaged_checkpoint_is_never_loaded(tmp_path):
@@ -85,18 +92,15 @@ def test_a_damaged_checkpoint_is_never_loaded(tmp_path):
     whole = newest.read_bytes()
     places = np.linspace(0, len(whole) - 1, 50).astype(int)
     damaged = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in places]
-    damaged += [whole[: len(whole) // 2], b"", b"garbage"]
     restored = built_model()
-    for content in damaged[::10]:
+    for content in (*damaged, whole[: len(whole) // 2], b"", b"garbage"):
         newest.write_bytes(content)
         assert Checkpoint(tmp_path).restore(restored) == 1
     for a, b in zip(first, restored.weights, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
     before.unlink()
-    for content in damaged:
-        newest.write_bytes(content)
-        with pytest.raises(ValueError, match=r"Expected an undamaged checkpoint; received .*epoch"):
-            Checkpoint(tmp_path).restore(restored)
+    with pytest.raises(ValueError, match=r"Expected an undamaged checkpoint; received .*epoch"):
+        Checkpoint(tmp_path).restore(restored)
 
 
 def test_a_damaged_checkpoint_is_replaced_by_the_next(tmp_path):
@@ -121,4 +125,21 @@ def test_image_grid_by_hand():
     np.testing.assert_array_equal(grid[..., 0], expected)
     assert image_grid(tf.zeros([10, 4, 3, 1])).shape == (3 * 5, 4 * 4, 1)
     with pytest.raises(ValueError, match="Expected images of shape"):
-        image_grid(tf.zeros([2, 3, 4, 3]))
+        image_grid(tf.zeros([2, 3, 4, 2]))
+
+
+def test_image_grid_of_colours_is_the_grid_of_each():
+    images = tf.random.stateless_uniform([5, 2, 3, 3], [1, 2])
+    grid = image_grid(images)
+    assert grid.shape == (2 * 3, 3 * 4, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(grid[..., channel], image_grid(images[..., channel])[..., 0])
+
+
+def test_tensorboard_refuses_images_it_cannot_show_before_the_first_epoch(tmp_path):
+    with pytest.raises(ValueError, match="Expected images of shape"):
+        TensorBoard(tmp_path, images=np.zeros([4, 36]))
+
+
+def test_inputs_of_the_tests_are_binary():
+    assert set(np.unique(stripes())) == {0.0, 1.0}

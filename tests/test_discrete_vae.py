@@ -235,14 +235,22 @@ def test_schedules_follow_the_optimizer():
     np.testing.assert_allclose(history["kl_weight"], [3.5 / 16, 11.5 / 16, 1.0], rtol=1e-6)
 
 
-def test_defaults_end_with_the_true_bound():
+def test_defaults_train_the_true_bound_whatever_the_length_of_the_training():
     model = DiscreteVAE()
-    assert float(schedules.value(model.kl_weight, 0)) == 0.0
-    assert float(schedules.value(model.kl_weight, 10**6)) == 1.0
-    assert float(schedules.value(model.estimator.epsilon, 10**6)) == pytest.approx(0.1)
+    for step in (0, 1, 10**6):
+        assert float(schedules.value(model.kl_weight, step)) == 1.0
+        assert float(schedules.value(model.estimator.epsilon, step)) == pytest.approx(0.1)
     model.build((None, 28, 28))
     shapes = [tuple(weight.shape) for weight in model.trainable_weights if len(weight.shape) == 2]
     assert shapes == [(784, 300), (300, 40), (40, 300), (300, 784)]
+
+
+def test_a_training_that_ends_before_beta_is_1_says_so():
+    model = make_model({"run_eagerly": True}, kl_weight=schedules.two_phase(0.0, 1.0, 3))
+    with pytest.warns(UserWarning, match="ended at step 2 with `kl_weight` 0: what it trained"):
+        fit(model, epochs=1, batch_size=200)
+    fit(model, epochs=1, batch_size=200)  # Warnings are errors here.
+    fit(make_model({"run_eagerly": True}, kl_weight=0.5), epochs=1, batch_size=200)
 
 
 def test_sample_weight_weighs_the_examples():

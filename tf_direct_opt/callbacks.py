@@ -191,8 +191,12 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     Args:
         log_dir: folder of the event files.
-        images: [n, *image] a few images to follow; None for a model without `pictures`.
+        images: a few images to follow, [n, height, width], or with 1 or 3 channels; None for a
+            model without `pictures`.
         **kwargs: as for `keras.callbacks.TensorBoard`.
+
+    Raises:
+        ValueError: images of another shape.
     """
 
     def __init__(
@@ -202,6 +206,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
         **kwargs,
     ):
         super().__init__(log_dir=str(log_dir), **kwargs)
+        if images is not None:
+            check_images(np.shape(images))
         self.images = images
         self._image_writer = None
 
@@ -260,22 +266,27 @@ def _is_before(record: bytes, finished_epochs: int, iterations: int) -> bool:
 
 
 def image_grid(
-    images: tf.Tensor,  # [n, height, width] or [n, height, width, 1]
+    images: tf.Tensor,  # [n, height, width] or [n, height, width, C], C = 1 or 3
     columns: int | None = None,
 ) -> tf.Tensor:
-    """Tiles images row by row into one, [height', width', 1], with a border of one grey pixel."""
+    """Tiles images row by row into one, [height', width', C], with a border of one grey pixel."""
+    check_images(images.shape)
     if images.shape.rank == 3:
         images = images[..., tf.newaxis]
-    if images.shape.rank != 4 or images.shape[-1] != 1:
-        raise ValueError(
-            "Expected images of shape [n, height, width] or [n, height, width, 1]; received "
-            f"{tuple(images.shape)}."
-        )
-    count, height, width, _ = images.shape
+    count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     images = tf.pad(images, [[0, 0], [0, 1], [0, 1], [0, 0]], constant_values=0.5)
     images = tf.pad(images, [[0, rows * columns - count], [0, 0], [0, 0], [0, 0]])
-    tiles = tf.reshape(images, [rows, columns, height + 1, width + 1])
-    tiles = tf.transpose(tiles, [0, 2, 1, 3])
-    return tf.reshape(tiles, [rows * (height + 1), columns * (width + 1), 1])
+    tiles = tf.reshape(images, [rows, columns, height + 1, width + 1, channels])
+    tiles = tf.transpose(tiles, [0, 2, 1, 3, 4])
+    return tf.reshape(tiles, [rows * (height + 1), columns * (width + 1), channels])
+
+
+def check_images(shape) -> None:
+    """ValueError unless images of that shape can be shown: grey ones or of three channels."""
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3)):
+        raise ValueError(
+            "Expected images of shape [n, height, width], or with 1 or 3 channels; received "
+            f"{tuple(shape)}. Please reshape flat images to their height and width."
+        )

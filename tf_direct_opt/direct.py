@@ -73,7 +73,7 @@ def epsilon_difference(
         tf.errors.InvalidArgumentError: a tensor `epsilon` that is not positive.
     """
     check_difference(difference)
-    epsilon = per_example(_positive(epsilon), scores)
+    epsilon = per_example(checked_epsilon(epsilon), scores)
     step = epsilon * tf.cast(loss_table, tf.float32)
     if difference == "toward_better":
         return (code - solve(solver, scores - step)) / epsilon
@@ -145,6 +145,7 @@ def loss_with_difference(
     """`direct_loss` for a caller who has maximised already: `(loss, epsilon_difference)`."""
     loss_table = check_finite(tf.stop_gradient(loss_table), "loss_table")
     slope = epsilon_difference(scores, code, loss_table, epsilon, solver, difference)
+    loss = tf.where(tf.convert_to_tensor(epsilon, tf.float32) > 0.0, loss, math.nan)
     return attach_slope(nan_unless_finite(loss, loss_table), logits, slope), slope
 
 
@@ -228,7 +229,7 @@ def direct_argmax_with_probe(
     """
     check_difference(difference)
     check_loss_scale(loss_scale)
-    epsilon = _positive(epsilon)
+    epsilon = checked_epsilon(epsilon)
 
     @tf.custom_gradient
     def operator(logits, noise):
@@ -314,7 +315,8 @@ def first_order_only(
     return tf.identity(gradient), refuse
 
 
-def _positive(epsilon) -> tf.Tensor:
+def checked_epsilon(epsilon) -> tf.Tensor:
+    """The step, float32 [] or [B]; refused, or NaN where XLA drops assertions, unless positive."""
     if isinstance(epsilon, numbers.Real) and not float(epsilon) > 0:
         raise ValueError(
             f"Expected a positive `epsilon` (1/nats); received {epsilon}. The sign of the step is "

@@ -10,9 +10,12 @@ limit, z*(eps) := y: its mean, (softmax(h) - y) / eps, is the gradient of the cr
 times.
 """
 
+import math
+import numbers
+
 import tensorflow as tf
 
-from tf_direct_opt.direct import loss_with_difference
+from tf_direct_opt.direct import checked_epsilon, loss_with_difference
 from tf_direct_opt.perturbation import perturbed_argmax
 from tf_direct_opt.solvers import Categorical
 
@@ -56,19 +59,57 @@ def direct_label_loss(
         Lorberbom et al., NeurIPS 2019, arXiv:1806.02867, section 4.3; McAllester, Hazan, Keshet,
         "Direct Loss Minimization for Structured Prediction", NeurIPS 2010.
     """
-    if cost is not None and not cost > 0:
+    if cost is not None and not (isinstance(cost, numbers.Real) and cost > 0):
         raise ValueError(f"Expected a positive `cost` of a wrong class, in nats; received {cost}.")
+    epsilon = checked_epsilon(epsilon)
+    labels, in_range = checked_labels(labels, logits.shape[-1])
     solver = Categorical()
     # -1 has a row of zeros here: nothing to gain anywhere, and z*(eps) stays where z* is.
     right = tf.one_hot(labels, logits.shape[-1])
     scores, code = perturbed_argmax(logits, noise, solver)
     wrong = tf.reduce_sum(right, axis=-1) - tf.reduce_sum(right * code, axis=-1)
     if cost is None:
-        # An epsilon of 0 is left to the difference to refuse.
-        loss, gain = wrong, tf.math.divide_no_nan(_DECISIVE, tf.cast(epsilon, tf.float32))
+        loss, gain = wrong, _DECISIVE / epsilon
     else:
         loss, gain = cost * wrong, cost
     # Up to a constant of each example the task loss is what its label saves.
     table = -tf.reshape(tf.convert_to_tensor(gain, tf.float32), [-1, 1]) * right
     loss, _ = loss_with_difference(loss, logits, scores, code, table, epsilon, solver)
-    return loss
+    return tf.where(in_range, loss, math.nan)
+
+
+def checked_labels(
+    labels: tf.Tensor,  # [B] or [B, 1] int
+    num_categories: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels, int32 [B], and whether each is in range, -1 (none) to K - 1, bool [B].
+
+    Those that are not are -1. In eager and graph mode they raise; XLA drops assertions, so there
+    the second result is what is left to say it with.
+
+    Raises:
+        ValueError: labels that are no integers: a cast would make class 0 of NaN, and some class
+            of a probability; or of another shape, such as one-hots.
+        tf.errors.InvalidArgumentError: labels out of range, before any cast.
+    """
+    labels = tf.convert_to_tensor(labels)
+    # What is beyond int64 would be another label after the cast.
+    if not labels.dtype.is_integer or labels.dtype == tf.uint64:
+        raise ValueError(
+            f"Expected integer labels, -1 for none; received the dtype {labels.dtype.name}. Please "
+            "take the argmax of one-hots or probabilities, and -1 for a missing label."
+        )
+    if labels.shape.rank == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape.rank != 1:
+        raise ValueError(
+            "Expected labels [B] or [B, 1], a class of each example; received shape "
+            f"{labels.shape}. Please take the argmax of one-hots."
+        )
+    wide = tf.cast(labels, tf.int64)
+    in_range = (wide >= -1) & (wide < num_categories)
+    message = f"Expected labels from -1 (none) to {num_categories - 1}"
+    with tf.control_dependencies(
+        [tf.debugging.assert_equal(tf.reduce_all(in_range), True, message)]
+    ):
+        return tf.cast(tf.where(in_range, wide, -1), tf.int32), in_range

@@ -186,12 +186,8 @@ class PerturbedArgmax(keras.layers.Layer):
         return schedules.value(self.noise_scale, step)
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
-        if save_type == "savedmodel" and not solvers.supports_jit(self.solver):
-            raise ValueError(
-                "Expected a solver in TensorFlow in a model that is exported; received "
-                f"{self.solver!r}, which runs in Python and would fail where the model is served. "
-                "Export the model that ends at the scores, and solve them there."
-            )
+        if save_type == "savedmodel":
+            solvers.check_exportable(self.solver)
         return super()._trackable_children(save_type, **kwargs)
 
 

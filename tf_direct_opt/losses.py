@@ -4,6 +4,13 @@ import math
 
 import tensorflow as tf
 
+from tf_direct_opt.perturbation import zero_if
+
+_OUT_OF_RANGE = (
+    "Expected images with values in [0, 1], the means of a Bernoulli; received others. Divide "
+    "bytes by 255, or map [-1, 1] to it"
+)
+
 
 def bernoulli_nll(
     images: tf.Tensor,  # [B, P]
@@ -20,10 +27,16 @@ def bernoulli_nll(
 
     Returns:
         float32 [B, M].
+
+    Raises:
+        tf.errors.InvalidArgumentError: images out of range, in eager and graph mode. XLA drops
+            assertions, so there the result is NaN.
     """
     images = tf.cast(images, tf.float32)
     pixel_logits = tf.cast(pixel_logits, tf.float32)
     log_partition = tf.reduce_sum(tf.nn.softplus(pixel_logits), axis=-1)  # [S, M]
+    in_range = (tf.reduce_min(images) >= 0.0) & (tf.reduce_max(images) <= 1.0)
+    log_partition += zero_if(in_range, _OUT_OF_RANGE)
     if pixel_logits.shape[0] == 1:
         return log_partition - tf.matmul(images, pixel_logits[0], transpose_b=True)
     return log_partition - tf.linalg.matvec(pixel_logits, images)

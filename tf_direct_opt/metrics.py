@@ -3,6 +3,16 @@
 import keras
 import tensorflow as tf
 
+from tf_direct_opt.labels import checked_labels
+
+
+def mean_over_examples(
+    values: tf.Tensor,  # [B]
+) -> tf.Tensor:
+    """The mean, 0 for a batch without examples: the last one of a replica may have none."""
+    count = tf.cast(tf.shape(values)[0], values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(values), count)
+
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
 class Means(keras.metrics.Metric):
@@ -28,9 +38,15 @@ class Means(keras.metrics.Metric):
         batch: tf.Tensor,  # []
     ):
         """Adds a batch of `batch` examples; a scalar counts for each of them."""
-        means = [tf.reduce_mean(tf.cast(values[name], tf.float32)) for name in self.quantities]
-        weight = tf.cast(batch, tf.float32)
-        self.totals.assign_add(tf.stack([*means, 1.0]) * weight)
+        count = tf.cast(batch, tf.float32)
+        wide = [tf.cast(values[name], tf.float32) for name in self.quantities]
+        sums = [tf.reduce_sum(value) if value.shape.rank else value * count for value in wide]
+        self.totals.assign_add(tf.stack([*sums, count]))
+
+    @property
+    def num_examples(self) -> tf.Tensor:
+        """Examples seen since the last reset, on this replica: int32."""
+        return tf.cast(tf.convert_to_tensor(self.totals)[-1], tf.int32)
 
     def result(self):
         totals = tf.convert_to_tensor(self.totals)
@@ -101,6 +117,7 @@ class ConfusionMatrix(keras.metrics.Metric):
     ):
         del sample_weight
         # Rows of zeros for -1. (`tf.math.confusion_matrix` refuses them.)
+        labels, _ = checked_labels(labels, self.num_classes)
         of_class = tf.one_hot(labels, self.num_classes)
         taken_for = tf.one_hot(tf.argmax(logits, axis=-1), self.num_classes)
         self.counts.assign_add(tf.matmul(of_class, taken_for, transpose_a=True))

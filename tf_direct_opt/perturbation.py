@@ -151,6 +151,19 @@ def check_finite(tensor: tf.Tensor, name: str) -> tf.Tensor:
     )
 
 
+def zero_if(
+    condition: tf.Tensor,  # []
+    message: str,
+) -> tf.Tensor:
+    """0, which raises the message in eager and graph mode, and is NaN under XLA, where it is false.
+
+    One operation where an assertion takes a branch, and without the check that an overflow of a
+    `LossScaleOptimizer` would fail on the way back.
+    """
+    value = tf.where(condition, 0.0, math.nan)
+    return tf.stop_gradient(tf.debugging.check_numerics(value, message))
+
+
 def nan_unless_finite(
     values: tf.Tensor,  # [B, ...]
     checked: tf.Tensor,  # [B, *event]

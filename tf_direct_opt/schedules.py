@@ -4,11 +4,15 @@ A schedule is a positive number or a `keras.optimizers.schedules.LearningRateSch
 optimizer's iterations.
 """
 
+import math
 import numbers
 import typing
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from tf_direct_opt.perturbation import zero_if
 
 Schedule: typing.TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
@@ -52,27 +56,57 @@ def get(identifier, name: str, allow_zero: bool = False) -> Schedule:
     """A checked schedule from a number, a schedule or the config of one.
 
     Args:
-        identifier: number, `LearningRateSchedule` or what `serialize` returned.
+        identifier: number, also one of NumPy, `LearningRateSchedule`, or what `serialize` returned.
         name: what the schedule is called in an error.
         allow_zero: whether 0 is in range (a weight) or not (a step or temperature).
 
     Raises:
-        ValueError: not a schedule, or out of range at step 0.
+        ValueError: not a schedule, or out of range at its first step, at its last one, or at one of
+            a few between.
     """
     schedule = identifier
     if isinstance(identifier, dict):
         schedule = keras.saving.deserialize_keras_object(identifier)
-    if not isinstance(schedule, numbers.Real | keras.optimizers.schedules.LearningRateSchedule):
-        raise ValueError(
-            f"Expected `{name}` to be a number or a keras LearningRateSchedule; "
-            f"received {identifier!r}."
-        )
+    if isinstance(schedule, np.ndarray) and schedule.ndim == 0:
+        schedule = schedule.item()
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        if not isinstance(schedule, numbers.Real) or isinstance(schedule, bool):
+            raise ValueError(
+                f"Expected `{name}` to be a number or a keras LearningRateSchedule; "
+                f"received {identifier!r}. Please write a schedule for a value that changes."
+            )
+        return check_positive(schedule, name, allow_zero)
     with tf.init_scope():
-        start = float(value(schedule, 0))
-    if not (start > 0 or (allow_zero and start == 0)):
-        bound = "at least 0" if allow_zero else "greater than 0"
-        raise ValueError(f"Expected `{name}` to be {bound}; received {start:g} at step 0.")
+        for step in _telling_steps(schedule):
+            _check_range(float(schedule(tf.constant(step))), name, allow_zero, f" at step {step}")
     return schedule
+
+
+def check_positive(number, name: str, allow_zero: bool = False) -> float:
+    """The number itself if it is finite and positive, or also 0; ValueError otherwise."""
+    if not isinstance(number, numbers.Real) or isinstance(number, bool):
+        raise ValueError(f"Expected `{name}` to be a number; received {number!r}.")
+    _check_range(number, name, allow_zero, "")
+    return float(number)
+
+
+def _check_range(number, name, allow_zero, where):
+    if not (0 < number < math.inf or (allow_zero and number == 0)):
+        bound = "at least 0" if allow_zero else "greater than 0"
+        bound = "finite" if number == math.inf else bound
+        cure = " Please let it end in range." if where not in ("", " at step 0") else ""
+        raise ValueError(f"Expected `{name}` to be {bound}; received {number:g}{where}.{cure}")
+
+
+def _telling_steps(schedule) -> list[int]:
+    """The first step of a schedule, a few later ones, and its end where it says when that is."""
+    given = vars(schedule)
+    ends = [given.get(key) for key in ("decay_steps", "warmup_steps", "first_decay_steps")]
+    known = [int(float(end)) for end in ends if isinstance(end, numbers.Real)]
+    known += [int(boundary) + 1 for boundary in given.get("boundaries", ())]
+    # An exponential decay of Keras' rounds to 0 far beyond its `decay_steps`, and is in range.
+    later = [sum(known)] if known else [10**power for power in range(6)]
+    return sorted({0, *known, *later})
 
 
 def serialize(schedule: Schedule):
@@ -82,8 +116,20 @@ def serialize(schedule: Schedule):
     return keras.saving.serialize_keras_object(schedule)
 
 
-def value(schedule: Schedule, step) -> tf.Tensor:
-    """The scalar float32 value of the schedule at a step."""
-    if callable(schedule):
-        schedule = schedule(tf.convert_to_tensor(step))
-    return tf.cast(schedule, tf.float32)
+def value(schedule: Schedule, step, allow_zero: bool = False) -> tf.Tensor:
+    """The scalar float32 value of the schedule at a step.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a schedule that leaves its range, above 0 or from 0 on, in
+            eager and graph mode. XLA drops assertions, so there it is NaN, as the loss becomes.
+    """
+    if not callable(schedule):
+        return tf.cast(schedule, tf.float32)
+    now = tf.cast(schedule(tf.convert_to_tensor(step)), tf.float32)
+    in_range = now >= 0.0 if allow_zero else now > 0.0
+    message = (
+        f"Expected the schedule {type(schedule).__name__} to stay "
+        f"{'at 0 or above' if allow_zero else 'above 0'}; received a value below at this step. "
+        "Please let it end in range"
+    )
+    return now + zero_if(in_range, message)

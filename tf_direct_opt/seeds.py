@@ -5,6 +5,12 @@ import numbers
 import keras
 import tensorflow as tf
 
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"Expected Keras on TensorFlow; received its backend {keras.backend.backend()!r}. Please "
+        "set KERAS_BACKEND=tensorflow before Keras is imported."
+    )
+
 
 class SeedStream(keras.layers.Layer):
     """A layer without inputs whose only weight is the state of a seed.

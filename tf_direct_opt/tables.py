@@ -2,13 +2,15 @@
 
 Each function takes a `loss_fn` and the sampled code [B, N, K] and returns `(loss, loss_table)`:
 the loss [B] at the code, through which the decoder gets its gradient, and the table [B, N, K]
-that the estimator needs, without gradient.
+that the estimator needs, without gradient, of one and the same function for all codes: see
+`loss_fn` for decoders that are another one in training.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from tf_direct_opt.loss_fn import batch_size, checked, differentiated
 from tf_direct_opt.types import LossFn
 
 # Bounds the memory of a table: with 784 pixels and batch 100, 64 candidates are 20 MB a tensor.
@@ -23,21 +25,33 @@ def all_codes_loss(
 
     This is what makes N = 1 cheap: the decoder sees K inputs, not B or B * K.
     """
-    return loss_fn(tf.eye(num_categories)[tf.newaxis, :, tf.newaxis, :])
+    return checked(loss_fn)(every_code(num_categories))
+
+
+def every_code(num_categories: int) -> tf.Tensor:
+    """The K codes of a single variable, shared by a batch: [1, K, 1, K]."""
+    return tf.eye(num_categories)[tf.newaxis, :, tf.newaxis, :]
 
 
 def all_codes(
     loss_fn: LossFn,
     code: tf.Tensor,  # [B, 1, K]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Exact table for N = 1: K decoder evaluations for the whole batch."""
+    """Exact table for N = 1: K decoder evaluations for the whole batch.
+
+    (And one an example, where the decoder is another function in training than at inference.)
+    """
     if code.shape[1] != 1:
         raise ValueError(
             f"Expected one variable for the table of all codes; received {code.shape[1]}. "
             "Use `single_flips` for more."
         )
-    losses = all_codes_loss(loss_fn, code.shape[-1])
-    loss = tf.reduce_sum(losses * code[:, 0], axis=-1)
+    loss_fn = checked(loss_fn, batch_size(code))
+    losses = all_codes_loss(loss_fn.inference, code.shape[-1])
+    if loss_fn.inference is loss_fn:
+        loss = tf.reduce_sum(losses * code[:, 0], axis=-1)
+    else:
+        loss = loss_fn(code[:, tf.newaxis])[:, 0]
     return loss, tf.stop_gradient(losses)[:, tf.newaxis]
 
 
@@ -52,7 +66,9 @@ def single_flips(
     `max_candidates` of them at a time.
     """
     _, num_variables, num_categories = code.shape
-    loss = loss_fn(code[:, tf.newaxis])[:, 0]
+    loss_fn = checked(loss_fn, batch_size(code))
+    losses = loss_fn(code[:, tf.newaxis])
+    loss, compared = losses[:, 0], loss_fn.compared(code[:, tf.newaxis], losses)
     category = tf.argmax(code, axis=-1, output_type=tf.int32)  # [B, N]
     others = num_categories - 1
 
@@ -67,13 +83,13 @@ def single_flips(
     flips = losses_in_chunks(loss_fn, candidates, count, max_candidates)
     by_shift = tf.concat(
         [
-            tf.tile(loss[:, tf.newaxis, tf.newaxis], [1, num_variables, 1]),
+            tf.tile(compared[:, tf.newaxis], [1, num_variables, 1]),
             tf.reshape(flips, [-1, num_variables, others]),
         ],
         axis=-1,
     )
     shift_of = (tf.range(num_categories) - category[..., tf.newaxis]) % num_categories
-    return loss, tf.stop_gradient(tf.gather(by_shift, shift_of, batch_dims=2))
+    return loss, tf.gather(by_shift, shift_of, batch_dims=2)
 
 
 def of_candidates(
@@ -84,9 +100,10 @@ def of_candidates(
 
     M decoder evaluations an example, one of them with gradient.
     """
-    loss = loss_fn(codes[:, :1])[:, 0]
+    loss_fn = checked(loss_fn, batch_size(codes))
+    first = loss_fn(codes[:, :1])
     others = losses_of(loss_fn, codes[:, 1:])
-    return loss, tf.concat([tf.stop_gradient(loss)[:, tf.newaxis], others], axis=-1)
+    return first[:, 0], tf.concat([loss_fn.compared(codes[:, :1], first), others], axis=-1)
 
 
 def linearised(
@@ -99,10 +116,11 @@ def linearised(
     expensive, or too opaque, to evaluate at every flip. Biased unless f is linear in the code.
     """
     code = tf.stop_gradient(code)
+    loss_fn = checked(loss_fn, batch_size(code), differentiable=True)
     with tf.GradientTape() as tape:
         tape.watch(code)
         loss = loss_fn(code[:, tf.newaxis])[:, 0]
-    return loss, tf.stop_gradient(tape.gradient(loss, code))
+    return loss, tf.stop_gradient(differentiated(tape.gradient(loss, code)))
 
 
 def losses_in_chunks(
@@ -111,7 +129,8 @@ def losses_in_chunks(
     count: int,
     max_candidates: int = MAX_CANDIDATES,
 ) -> tf.Tensor:
-    """Losses [B, count] of codes that never exist all at once; no gradient passes."""
+    """Losses [B, count] of codes that never exist all at once, compared; no gradient passes."""
+    loss_fn = checked(loss_fn).inference
     if count <= max_candidates:
         return tf.stop_gradient(loss_fn(candidates(tf.range(count))))
     num_chunks = -(-count // max_candidates)

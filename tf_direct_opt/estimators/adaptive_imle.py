@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
-from tf_direct_opt import direct, tables
+from tf_direct_opt import direct, schedules, tables
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.imle import repeated
-from tf_direct_opt.metrics import Means
+from tf_direct_opt.metrics import Means, mean_over_examples
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import Categorical
 from tf_direct_opt.solvers.base import check_count
@@ -54,15 +54,10 @@ class AdaptiveIMLE(Estimator):
         **kwargs,
     ):
         super().__init__(seed=seed, **kwargs)
-        if not (target > 0 and initial_step > 0 and rate >= 0):
-            raise ValueError(
-                "Expected positive `target` and `initial_step` and a `rate` of at least 0; "
-                f"received {target!r}, {initial_step!r} and {rate!r}."
-            )
         direct.check_difference(difference)
-        self.target = target
-        self.initial_step = initial_step
-        self.rate = rate
+        self.target = schedules.check_positive(target, "target")
+        self.initial_step = schedules.check_positive(initial_step, "initial_step")
+        self.rate = schedules.check_positive(rate, "rate", allow_zero=True)
         self.difference = difference
         self.num_samples = check_count(num_samples, "num_samples", 1)
         self.solver = Categorical()
@@ -71,11 +66,8 @@ class AdaptiveIMLE(Estimator):
     def build(self, logits_shape):
         super().build(logits_shape)
         for name, value in (("relative_step", self.initial_step), ("nonzeros", self.target)):
-            weight = self.add_weight(
-                initializer=keras.initializers.Constant(value),
-                trainable=False,
-                aggregation="mean",
-                name=name,
+            weight = self.add_float32_weight(
+                name, keras.initializers.Constant(value), trainable=False, aggregation="mean"
             )
             setattr(self, name, weight)
 
@@ -87,7 +79,8 @@ class AdaptiveIMLE(Estimator):
         scores, code = perturbed_argmax(logits, noise, self.solver)
         losses, table = tables.linearised(repeated(loss_fn, count), code)
         slopes = tf.maximum(tf.norm(centred(table)), 1e-30)
-        epsilon = self.relative_step.value * tf.norm(centred(scores)) / slopes
+        # Positive where there is no example, either.
+        epsilon = tf.maximum(self.relative_step.value * tf.norm(centred(scores)) / slopes, 1e-30)
         losses, slope = direct.loss_with_difference(
             losses, logits, scores, code, table, epsilon, self.solver, self.difference
         )
@@ -103,7 +96,7 @@ class AdaptiveIMLE(Estimator):
         counts = tf.math.count_nonzero(slope, axis=[1, 2], dtype=tf.float32)
         now = {"epsilon": epsilon, "flip_rate": counts > 0.0, "nonzeros": counts}
         self.report.update_state(now, tf.shape(slope)[0])
-        average = self.DECAY * self.nonzeros + (1.0 - self.DECAY) * tf.reduce_mean(counts)
+        average = self.DECAY * self.nonzeros + (1.0 - self.DECAY) * mean_over_examples(counts)
         grow = tf.where(average < self.target, 1.0 + self.rate, 1.0 / (1.0 + self.rate))
         self.nonzeros.assign(average)
         self.relative_step.assign(self.relative_step * grow)

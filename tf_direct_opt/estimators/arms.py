@@ -45,8 +45,9 @@ class ARMS(Estimator):
         bits, weight = antithetic_bits(fixed, n, self.seeds.next())
         reached = tf.math.cumprod(1.0 - bits, axis=-1, exclusive=True)  # [B, n, N, K - 1]
         last = reached[..., -1:] * (1.0 - bits[..., -1:])
-        losses = loss_fn(tf.concat([reached * bits, last], axis=-1))  # [B, n]
-        f = tf.stop_gradient(losses)[..., tf.newaxis, tf.newaxis]
+        codes = tf.concat([reached * bits, last], axis=-1)
+        losses = loss_fn(codes)  # [B, n]
+        f = loss_fn.compared(codes, losses)[..., tf.newaxis, tf.newaxis]
         pairs = pair_sum(f, bits, tf.ones_like(bits)) - pair_sum(f, bits, 1.0 - reached)
         slope = weight[:, 0] * pairs / (n * (n - 1))
         # Zero, with `slope` for its gradient towards the log-odds.

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_direct_opt.loss_fn import batch_size, checked
 from tf_direct_opt.posteriors import Categorical, Posterior
 from tf_direct_opt.seeds import SeedStream
 from tf_direct_opt.types import LossFn
@@ -22,6 +23,9 @@ class Estimator(keras.layers.Layer):
     Args:
         seed: integer seed of the noise; None draws one.
     """
+
+    differentiates_loss = False
+    """Whether the gradient towards the logits goes through that of `loss_fn` towards the codes."""
 
     def __init__(self, seed: int | None = None, **kwargs):
         # Perturbation and argmax are done in float32 under every dtype policy.
@@ -56,12 +60,27 @@ class Estimator(keras.layers.Layer):
         Returns:
             [B] float32.
         """
-        loss_fn = check_loss_fn(loss_fn)
         if posterior is None:
-            posterior = self.posterior(logits)
+            logits = tf.convert_to_tensor(logits)
+            posterior = self.posterior(
+                tf.cast(logits, tf.float32) if logits.dtype.is_integer else logits
+            )
+        loss_fn = checked(loss_fn, batch_size(logits), self.differentiates_loss and training)
         if not training:
-            return loss_fn(posterior.mode()[:, tf.newaxis])[:, 0]
+            loss = loss_fn(posterior.mode()[:, tf.newaxis])[:, 0]
+            return loss + _zero_without_gradient(posterior.parameters)
         return self.estimate(posterior, loss_fn, self.seeds.num_drawn if step is None else step)
+
+    def add_float32_weight(self, name: str, initializer, shape=(), **kwargs):
+        """A weight of float32 under every dtype policy, also in the scope of a model that casts."""
+        return self.add_weight(
+            shape=shape,
+            initializer=initializer,
+            dtype="float32",
+            autocast=False,
+            name=name,
+            **kwargs,
+        )
 
     def estimate(
         self,
@@ -79,14 +98,20 @@ class Estimator(keras.layers.Layer):
         return {**super().get_config(), "seed": self.seeds.seed}
 
 
-def check_loss_fn(loss_fn: LossFn | None) -> LossFn:
-    """The loss itself; ValueError where it was forgotten."""
-    if loss_fn is None:
+@tf.custom_gradient
+def _zero_without_gradient(logits):
+    """0, which refuses to be differentiated."""
+    del logits
+
+    def refuse(_):
         raise ValueError(
-            "Expected `loss_fn`, a callable codes -> losses; received None. Please call "
-            "estimator(logits, loss_fn=loss_fn, training=True)."
+            "Expected training=True where the loss is differentiated; received training=False, "
+            "the loss at the most probable code, which has no gradient towards the logits. Please "
+            "call estimator(logits, loss_fn=loss_fn, training=True), or give it "
+            "tf.stop_gradient(logits)."
         )
-    return loss_fn
+
+    return tf.constant(0.0), refuse
 
 
 def check_logits_shape(shape) -> None:

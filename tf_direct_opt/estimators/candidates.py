@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tf_direct_opt import candidates, direct, posteriors, schedules, solvers, tables
 from tf_direct_opt.estimators.base import Estimator
-from tf_direct_opt.estimators.direct import WARMUP_STEPS
+from tf_direct_opt.estimators.direct import DEFAULT_EPSILON
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import check_finite, nan_unless_finite
 from tf_direct_opt.solvers.base import check_count
@@ -33,8 +33,7 @@ class Candidates(Estimator):
         posterior: name or `posteriors.Family` of what the parameters are of; None: independent
             categorical variables, the parameters are logits [B, N, K].
         num_candidates: M, 2 or more; no more than there are configurations are taken.
-        epsilon: number or schedule, in 1/nats; None: the limit, or, not averaged, 1 for 5000 steps,
-            then 0.1.
+        epsilon: number or schedule, in 1/nats; None: the limit, or, not averaged, 0.1.
         averaged: whether the noise is averaged out.
         decode_all: whether the loss, and with it the decoder's gradient, is the mean over the
             candidates by their probability of being z*, instead of that at z*; averaged only.
@@ -71,7 +70,7 @@ class Candidates(Estimator):
         super().__init__(seed=seed, **kwargs)
         direct.check_difference(difference)
         if epsilon is None and not averaged:
-            epsilon = schedules.two_phase(1.0, 0.1, WARMUP_STEPS)
+            epsilon = DEFAULT_EPSILON
         if decode_all and not averaged:
             raise ValueError(
                 "Expected averaged=True with decode_all=True, which takes the mean over the same "
@@ -108,15 +107,18 @@ class Candidates(Estimator):
         del scores  # Given the set of candidates their order says nothing more.
         if self.decode_all:
             losses = loss_fn(codes)
+            table = loss_fn.compared(codes, losses)
         else:
-            loss, losses = tables.of_candidates(loss_fn, codes)
-        table = check_finite(tf.stop_gradient(losses), "losses of the candidates")
+            loss, table = tables.of_candidates(loss_fn, codes)
+        table = check_finite(table, "losses of the candidates")
         slope, first = candidates.mean_difference(
             posterior.log_prob(codes), table, epsilon, self.difference
         )
         if self.decode_all:
             loss = tf.reduce_sum(first * losses, axis=-1)
-        loss = direct.attach_slope(nan_unless_finite(loss, table), posterior.score(codes), slope)
+        loss = direct.attach_slope(
+            nan_unless_finite(loss, table + slope), posterior.score(codes), slope
+        )
         return loss, {"first_probability": first[:, 0]}
 
     def _plain(self, posterior, loss_fn, epsilon, scores, codes):

@@ -32,10 +32,12 @@ class DisARM(Estimator):
         phi = wide[..., 1] - wide[..., 0]  # [B, N]
         uniform = tf.random.stateless_uniform(tf.shape(phi), self.seeds.next())
         pair = tf.stack([uniform, 1.0 - uniform], axis=1) < tf.sigmoid(phi)[:, tf.newaxis]
-        losses = loss_fn(tf.one_hot(tf.cast(pair, tf.int32), 2))  # [B, 2]
+        codes = tf.one_hot(tf.cast(pair, tf.int32), 2)
+        losses = loss_fn(codes)  # [B, 2]
+        compared = loss_fn.compared(codes, losses)
         bits = tf.cast(pair, tf.float32)  # [B, 2, N]
         # (b - b') is (-1)^b' where the two differ and 0 elsewhere.
-        halved = tf.stop_gradient(losses[:, :1] - losses[:, 1:]) / 2.0
+        halved = (compared[:, :1] - compared[:, 1:]) / 2.0
         towards_one = halved * (bits[:, 0] - bits[:, 1]) * tf.sigmoid(tf.abs(phi))
         slope = tf.stack([-towards_one, towards_one], axis=-1)
         return attach_slope(tf.reduce_mean(losses, axis=1), logits, slope)

@@ -5,6 +5,8 @@ import tensorflow as tf
 
 from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator
+from tf_direct_opt.loss_fn import differentiated
+from tf_direct_opt.metrics import mean_over_examples
 from tf_direct_opt.solvers.base import check_count
 
 
@@ -31,13 +33,15 @@ class DoubleCV(Estimator):
         Models", AISTATS 2022, arXiv:2111.05300 (for binary variables).
     """
 
+    differentiates_loss = True
+
     def __init__(self, num_samples=2, seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
         self.num_samples = check_count(num_samples, "num_samples", 2)
 
     def build(self, logits_shape):
         super().build(logits_shape)
-        self.scale = self.add_weight(initializer="ones", name="scale")
+        self.scale = self.add_float32_weight("scale", "ones")
 
     def estimate(self, posterior, loss_fn, step):
         del step
@@ -46,14 +50,14 @@ class DoubleCV(Estimator):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(codes)
             losses = loss_fn(codes)  # [B, S]
-        slopes = tf.stop_gradient(tape.gradient(losses, codes))  # [B, S, N, K]
+        slopes = tf.stop_gradient(differentiated(tape.gradient(losses, codes)))  # [B, S, N, K]
 
         probability = tf.stop_gradient(posterior.marginals())[:, tf.newaxis]
         score = codes - probability
         others = mean_of_others(slopes)
         own = tf.einsum("bsnk,bsnk->bs", slopes, score)
         control = tf.einsum("bsnk,bsnk->bs", others, score) - mean_of_others(own)
-        f = tf.stop_gradient(losses)
+        f = loss_fn.compared(codes, losses)
         centred = others - tf.reduce_sum(probability * others, axis=-1, keepdims=True)
         plain = tf.einsum("bs,bsnk->bnk", f - mean_of_others(f), score) / self.num_samples
         controlled = tf.reduce_mean(probability * centred, axis=1)
@@ -62,7 +66,7 @@ class DoubleCV(Estimator):
         scale = self.scale.value
         slope = plain + tf.stop_gradient(scale) * controlled
         # Zero, with the slope of the second moment towards the scale alone.
-        of_moment = 2.0 * tf.reduce_mean(tf.reduce_sum(slope * controlled, axis=[1, 2]))
+        of_moment = 2.0 * mean_over_examples(tf.reduce_sum(slope * controlled, axis=[1, 2]))
         tuning = (scale - tf.stop_gradient(scale)) * tf.stop_gradient(of_moment)
         return attach_slope(tf.reduce_mean(losses, axis=1) + tuning, logits, slope)
 

@@ -27,6 +27,11 @@ class Exact(Estimator):
     def estimate(self, posterior, loss_fn, step):
         del step
         logits = posterior.logits
-        losses = tables.all_codes_loss(loss_fn, logits.shape[-1])
         probabilities = tf.nn.softmax(tf.cast(logits[:, 0], tf.float32))
-        return tf.reduce_sum(probabilities * losses, axis=-1)
+        losses = tables.all_codes_loss(loss_fn, logits.shape[-1])
+        if loss_fn.inference is loss_fn:
+            return tf.reduce_sum(probabilities * losses, axis=-1)
+        compared = loss_fn.compared(tables.every_code(logits.shape[-1]), losses)
+        expected = tf.reduce_sum(tf.stop_gradient(probabilities) * losses, axis=-1)
+        slope = tf.reduce_sum(probabilities * compared, axis=-1)
+        return expected + (slope - tf.stop_gradient(slope))

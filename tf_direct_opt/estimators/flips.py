@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tf_direct_opt import binary, direct, posteriors, schedules, solvers, tables
 from tf_direct_opt.estimators.base import Estimator
-from tf_direct_opt.estimators.direct import WARMUP_STEPS
+from tf_direct_opt.estimators.direct import DEFAULT_EPSILON
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_logistic
 from tf_direct_opt.saving import get_solver, serialize_solver
@@ -42,7 +42,7 @@ class Flips(Estimator):
         couplings: False for independent variables, potentials [B, n]: then the solver has nothing
             to do.
         perturbation: one of the two above.
-        epsilon: number or schedule, in 1/nats; by default 1 for 5000 steps, then 0.1.
+        epsilon: number or schedule, in 1/nats; by default 0.1.
         difference: "toward_better", "away_from_worse" or "central".
         seed: integer seed of the noise; None draws one.
 
@@ -80,7 +80,7 @@ class Flips(Estimator):
                 f"Expected `perturbation` in {PERTURBATIONS}; received {perturbation!r}."
             )
         if epsilon is None:
-            epsilon = schedules.two_phase(1.0, 0.1, WARMUP_STEPS)
+            epsilon = DEFAULT_EPSILON
         self.num_variables = num_variables
         self.couplings = couplings
         self.perturbation = perturbation
@@ -106,6 +106,11 @@ class Flips(Estimator):
         )
         self.supports_jit = solvers.supports_jit(self.solver)
         self.report = Means(["epsilon", "flip_rate"])
+
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        if save_type == "savedmodel":
+            solvers.check_exportable(self.solver)
+        return super()._trackable_children(save_type, **kwargs)
 
     def build(self, potentials_shape):
         self.posterior.check_shape(potentials_shape)

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_direct_opt import schedules
 from tf_direct_opt.estimators.straight_through import StraightThroughBase
 
 
@@ -31,9 +32,7 @@ class GST(StraightThroughBase):
 
     def __init__(self, temperature=1.0, gap=1.0, num_samples=1, seed=None, **kwargs):
         super().__init__(temperature, num_samples, seed, **kwargs)
-        if not isinstance(gap, int | float) or not gap >= 0:
-            raise ValueError(f"Expected `gap` (nats) to be a number of at least 0; received {gap}.")
-        self.gap = gap
+        self.gap = schedules.check_positive(gap, "gap", allow_zero=True)
 
     def surrogate(self, logits, noise, code, temperature):
         del noise

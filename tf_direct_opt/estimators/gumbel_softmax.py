@@ -31,6 +31,8 @@ class GumbelSoftmax(Estimator):
         arXiv:1611.01144. Maddison, Mnih, Teh, "The Concrete Distribution", ICLR 2017.
     """
 
+    differentiates_loss = True
+
     def __init__(self, temperature=1.0, num_samples=1, seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
         self.temperature = schedules.get(temperature, "temperature")

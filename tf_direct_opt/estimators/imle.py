@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.estimators.direct import Direct
+from tf_direct_opt.loss_fn import Checked, WithInference
 from tf_direct_opt.posteriors import Categorical
 from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import LossFn
@@ -18,7 +19,7 @@ class IMLE(Direct):
     divided by S. Decoder evaluations: S an example and as many backward passes more.
 
     Args:
-        epsilon: number or schedule, in 1/nats; by default 1 for 5000 steps, then 0.1.
+        epsilon: number or schedule, in 1/nats; by default 0.1.
         difference: "toward_better", "away_from_worse" or "central".
         table: "linearised"; another one makes it `direct`.
         num_samples: S, draws that are averaged.
@@ -54,8 +55,14 @@ class IMLE(Direct):
         return {**super().get_config(), "num_samples": self.num_samples}
 
 
-def repeated(loss_fn: LossFn, count: int) -> LossFn:
+def repeated(loss_fn: Checked, count: int) -> LossFn:
     """`loss_fn` for a batch in which each example stands `count` times, one after the other."""
+    if loss_fn.inference is loss_fn:
+        return _repeated(loss_fn, count)
+    return WithInference(_repeated(loss_fn, count), _repeated(loss_fn.inference, count))
+
+
+def _repeated(loss_fn, count):
 
     def of_repeats(codes):  # [1 or B * count, M, N, K] -> [B * count, M]
         shared, candidates, *event = codes.shape

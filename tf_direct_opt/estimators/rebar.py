@@ -5,8 +5,11 @@ import math
 import keras
 import tensorflow as tf
 
+from tf_direct_opt import schedules
 from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator, check_binary
+from tf_direct_opt.loss_fn import differentiated
+from tf_direct_opt.metrics import mean_over_examples
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -32,22 +35,20 @@ class REBAR(Estimator):
         estimates for discrete latent variable models", NeurIPS 2017; its appendix ties the noise.
     """
 
+    differentiates_loss = True
+
     def __init__(self, initial_temperature=0.5, seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
-        if not initial_temperature > 0:
-            raise ValueError(
-                f"Expected a positive `initial_temperature`; received {initial_temperature!r}."
-            )
-        self.initial_temperature = initial_temperature
+        self.initial_temperature = schedules.check_positive(
+            initial_temperature, "initial_temperature"
+        )
 
     def build(self, logits_shape):
         super().build(logits_shape)
         check_binary(logits_shape)
-        self.log_temperature = self.add_weight(
-            initializer=keras.initializers.Constant(math.log(self.initial_temperature)),
-            name="log_temperature",
-        )
-        self.scale = self.add_weight(initializer="ones", name="scale")
+        temperature = keras.initializers.Constant(math.log(self.initial_temperature))
+        self.log_temperature = self.add_float32_weight("log_temperature", temperature)
+        self.scale = self.add_float32_weight("scale", "ones")
 
     def control(
         self,
@@ -55,9 +56,9 @@ class REBAR(Estimator):
         loss_fn,
     ) -> tf.Tensor:
         """c(z), nats: [B]."""
-        relaxed = tf.sigmoid(z * tf.exp(-self.log_temperature))
+        relaxed = tf.sigmoid(z * tf.exp(-self.log_temperature.value))
         codes = tf.stack([1.0 - relaxed, relaxed], axis=-1)[:, tf.newaxis]
-        return self.scale * loss_fn(codes)[:, 0]
+        return self.scale.value * loss_fn.inference(codes)[:, 0]
 
     def estimate(self, posterior, loss_fn, step):
         del step
@@ -68,7 +69,9 @@ class REBAR(Estimator):
         z = phi + tf.math.log(uniform) - tf.math.log1p(-uniform)
         one = z > 0.0
         bit = tf.cast(one, tf.float32)
-        loss = loss_fn(tf.stack([1.0 - bit, bit], axis=-1)[:, tf.newaxis])[:, 0]
+        codes = tf.stack([1.0 - bit, bit], axis=-1)[:, tf.newaxis]
+        losses = loss_fn(codes)
+        loss, compared = losses[:, 0], loss_fn.compared(codes, losses)
         probability = tf.sigmoid(tf.where(one, phi, -phi))  # q(b)
         weights = [weight.value for weight in self.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tuning_tape:
@@ -76,19 +79,17 @@ class REBAR(Estimator):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(z)
                 control = self.control(z, loss_fn)
-            through = (1.0 + tf.math.expm1(-tf.abs(z)) * probability) * tape.gradient(control, z)
+            slope = differentiated(tape.gradient(control, z))
+            through = (1.0 + tf.math.expm1(-tf.abs(z)) * probability) * slope
             score = bit - tf.sigmoid(phi)
-            towards_one = (tf.stop_gradient(loss) - control)[:, tf.newaxis] * score + through
-            second_moment = tf.reduce_mean(tf.reduce_sum(tf.square(towards_one), axis=1))
+            towards_one = (compared - control[:, tf.newaxis]) * score + through
+            second_moment = mean_over_examples(tf.reduce_sum(tf.square(towards_one), axis=1))
         # Zero, with the slope of the second moment towards the weights of the control alone: what
         # the control does to the decoder is no business of the decoder's.
         slopes = tuning_tape.gradient(second_moment, weights)
-        tuning = tf.add_n(
-            [
-                tf.reduce_sum((weight - tf.stop_gradient(weight)) * tf.stop_gradient(slope))
-                for weight, slope in zip(weights, slopes, strict=True)
-            ]
-        )
+        tuning = tf.constant(0.0)
+        for weight, slope in zip(weights, slopes, strict=True):
+            tuning += tf.reduce_sum((weight - tf.stop_gradient(weight)) * tf.stop_gradient(slope))
         towards_one = tf.stop_gradient(towards_one)
         return attach_slope(loss + tuning, logits, tf.stack([-towards_one, towards_one], axis=-1))
 

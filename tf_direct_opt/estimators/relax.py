@@ -1,8 +1,10 @@
 """RELAX, for binary variables."""
 
 import keras
+import tensorflow as tf
 
 from tf_direct_opt.estimators.rebar import REBAR
+from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -25,25 +27,20 @@ class RELAX(REBAR):
 
     def __init__(self, initial_temperature=0.5, hidden_units=200, seed=None, **kwargs):
         super().__init__(initial_temperature, seed, **kwargs)
-        if not isinstance(hidden_units, int) or hidden_units < 1:
-            raise ValueError(
-                f"Expected `hidden_units` to be an integer of at least 1; received "
-                f"{hidden_units!r}."
-            )
-        self.hidden_units = hidden_units
+        self.hidden_units = check_count(hidden_units, "hidden_units", 1)
 
     def build(self, logits_shape):
         super().build(logits_shape)
-        self.network = keras.Sequential(
-            [
-                keras.layers.Dense(self.hidden_units, activation="relu"),
-                keras.layers.Dense(1, kernel_initializer="zeros"),
-            ]
-        )
-        self.network.build((None, logits_shape[1] if len(logits_shape) == 3 else 1))
+        inputs, hidden = logits_shape[1] if len(logits_shape) == 3 else 1, self.hidden_units
+        self.kernel = self.add_float32_weight("kernel", "glorot_uniform", (inputs, hidden))
+        self.bias = self.add_float32_weight("bias", "zeros", (hidden,))
+        self.output_kernel = self.add_float32_weight("output_kernel", "zeros", (hidden, 1))
+        self.output_bias = self.add_float32_weight("output_bias", "zeros")
 
     def control(self, z, loss_fn):
-        return super().control(z, loss_fn) + self.network(z)[:, 0]
+        hidden = tf.nn.relu(z @ self.kernel.value + self.bias.value)
+        network = (hidden @ self.output_kernel.value)[:, 0] + self.output_bias.value
+        return super().control(z, loss_fn) + network
 
     def get_config(self):
         return {**super().get_config(), "hidden_units": self.hidden_units}

@@ -7,6 +7,7 @@ from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import Categorical
+from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -27,12 +28,8 @@ class ScoreFunction(Estimator):
 
     def __init__(self, num_samples=4, seed=None, **kwargs):
         super().__init__(seed=seed, **kwargs)
-        if not isinstance(num_samples, int) or num_samples < 2:
-            raise ValueError(
-                "Expected `num_samples` to be an integer of at least 2, for a baseline from the "
-                f"other samples; received {num_samples!r}."
-            )
-        self.num_samples = num_samples
+        # Two or more: the baseline of one is made of the others.
+        self.num_samples = check_count(num_samples, "num_samples", 2)
 
     def estimate(self, posterior, loss_fn, step):
         del step
@@ -43,7 +40,8 @@ class ScoreFunction(Estimator):
         losses = loss_fn(codes)  # [B, S]
         # grad log q(z) = z - softmax(h); with the mean of all S in place of the mean of the
         # others the factor S / (S - 1) comes out, and softmax(h) cancels.
-        advantage = tf.stop_gradient(losses - tf.reduce_mean(losses, axis=1, keepdims=True))
+        compared = loss_fn.compared(codes, losses)
+        advantage = compared - tf.reduce_mean(compared, axis=1, keepdims=True)
         slope = tf.einsum("bs,bsnk->bnk", advantage, codes) / (self.num_samples - 1)
         return attach_slope(tf.reduce_mean(losses, axis=1), logits, slope)
 

@@ -1,34 +1,42 @@
 """What the VAEs share whatever their latents: networks, pixels, one step, its reports."""
 
+import copy
+import inspect
 import math
+import warnings
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
 from tf_direct_opt import losses, schedules
-from tf_direct_opt.estimators.direct import WARMUP_STEPS
-from tf_direct_opt.metrics import CodePerplexity, Means
+from tf_direct_opt.estimators import Estimator
+from tf_direct_opt.loss_fn import WithInference
+from tf_direct_opt.metrics import CodePerplexity, Means, mean_over_examples
 from tf_direct_opt.posteriors import Family
 from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.types import LossFn
 
-# Evaluation draws the same noise every time, so that two epochs, or two models, are compared
-# under common random numbers and nothing that is evaluated disturbs the noise of training.
+# Every evaluation draws the same noise, so that two epochs, or two models, are compared under
+# common random numbers and nothing that is evaluated disturbs the noise of training.
 EVALUATION_SEED = (2019, 1806)
+
+_LAYER_ARGUMENTS = {"name", "dtype", "trainable", "activity_regularizer", "autocast"}
 
 
 class Autoencoder(keras.Model):
     """An encoder to the parameters of a posterior, and a decoder to Bernoulli pixels.
 
-    A subclass sets `estimator` and gives `call`, `compute_loss` and `pictures`; the two networks,
-    steps and reports are here.
+    A subclass gives `call`, `compute_loss` and `pictures`; the two networks, steps and reports are
+    here.
 
     Args:
         posterior: the family whose parameters the encoder gives.
+        estimator: of the gradient towards them.
         decoder_size: inputs of the decoder for one example.
         trained: names of what `fit` reports beside the loss.
         evaluated: names of what `evaluate` reports beside the loss.
-        kl_weight: beta, number or schedule of the optimizer's iterations; None: 0 for 5000 steps,
-            then 1.
+        kl_weight: beta, number or schedule of the optimizer's iterations.
         hidden_units: width of the hidden layer of the default encoder and decoder.
         encoder: Keras model, images [B, *image] -> the parameters of the posterior, in any shape.
         decoder: Keras model, [B, decoder_size] -> pixel logits [B, *image] or [B, P].
@@ -38,20 +46,34 @@ class Autoencoder(keras.Model):
     def __init__(
         self,
         posterior: Family,
+        estimator: Estimator,
         decoder_size: int,
         trained,
         evaluated,
-        kl_weight=None,
+        kl_weight=1.0,
         hidden_units=300,
         encoder=None,
         decoder=None,
         num_eval_samples=100,
         **kwargs,
     ):
+        unknown = sorted(set(kwargs) - _LAYER_ARGUMENTS)
+        if unknown:
+            raise ValueError(
+                f"Expected the arguments of {type(self).__name__}; received also {unknown}. What "
+                "an estimator takes is given to the estimator itself: "
+                "estimator=estimators.get(name, ...)."
+            )
         super().__init__(**kwargs)
-        if kl_weight is None:
-            kl_weight = schedules.two_phase(0.0, 1.0, WARMUP_STEPS)
+        for name, network in (("encoder", encoder), ("decoder", decoder)):
+            if network is not None and not isinstance(network, keras.Layer):
+                raise ValueError(
+                    f"Expected `{name}` to be a Keras model, or None for the default; received "
+                    f"{network!r}. Please wrap a function in keras.layers.Lambda."
+                )
         self.posterior = posterior
+        # Before the networks, which may be made later: an optimizer's state goes by the order.
+        self.estimator = estimator
         self.num_variables = posterior.num_variables
         self.num_categories = posterior.num_categories
         self.decoder_size = decoder_size
@@ -64,7 +86,34 @@ class Autoencoder(keras.Model):
         self.evaluation_report = Means(evaluated)
         self.code_perplexity = CodePerplexity(self.num_variables, self.num_categories)
 
+    def compile(self, optimizer="rmsprop", **kwargs):
+        """As for every Keras model, without a loss and metrics: the model has its own."""
+        given = sorted(
+            name
+            for name in ("loss", "loss_weights", "metrics", "weighted_metrics")
+            if kwargs.get(name) is not None
+        )
+        if given:
+            raise ValueError(
+                f"Expected compile(optimizer=...) alone; received also {given}. "
+                f"{type(self).__name__} trains its own loss and reports its own metrics."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config):
+        # Keras leaves a model with a `compile` of its own uncompiled when it loads it.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def build(self, input_shape):
+        if not isinstance(input_shape, tuple | list) or not all(
+            size is None or isinstance(size, int) for size in input_shape
+        ):
+            raise ValueError(
+                f"Expected one tensor of images [B, *image]; received {input_shape!r}. Please give "
+                "the images alone, out of their dict or tuple."
+            )
         self.image_shape = tuple(input_shape[1:])
         if not self.image_shape or None in self.image_shape:
             raise ValueError(
@@ -105,7 +154,8 @@ class Autoencoder(keras.Model):
                     f"{self.posterior.kind.parameter_name} {parameter_shape}, {self.decoder_size} "
                     f"inputs of the decoder and num_pixels = {self.num_pixels}."
                 )
-        self.estimator.build(self.estimator_shape)
+        if not self.estimator.built:
+            self.estimator.build(self.estimator_shape)
         self.built = True
 
     @property
@@ -128,6 +178,12 @@ class Autoencoder(keras.Model):
         training: bool,
     ) -> tf.Tensor:
         """What the decoder makes of each: [S, M, P]."""
+        if not self.built:
+            raise ValueError(
+                f"Expected a {type(self).__name__} that has seen images, whose size its decoder "
+                "needs; received one that is not built. Please call model.build((None, *image)), "
+                "or fit, first."
+            )
         static, dynamic = codes.shape, tf.shape(codes)
         outer = [dynamic[i] if static[i] is None else static[i] for i in (0, 1)]
         flat = tf.reshape(codes, [-1, self.decoder_size])
@@ -152,6 +208,16 @@ class Autoencoder(keras.Model):
         flat = tf.reshape(images, [-1, self.num_pixels])
         return losses.bernoulli_nll(flat, self.pixel_logits(codes, training))
 
+    def with_inference(
+        self,
+        make_loss_fn: Callable[[bool], LossFn],
+        training: bool,
+    ) -> LossFn:
+        """make_loss_fn(training), and its face at inference where the decoder has another one."""
+        if training and depends_on_mode(self.decoder):
+            return WithInference(make_loss_fn(True), make_loss_fn(False))
+        return make_loss_fn(training)
+
     def reduced(
         self,
         loss: tf.Tensor,  # [B]
@@ -163,8 +229,8 @@ class Autoencoder(keras.Model):
         report = self.training_report if training else self.evaluation_report
         report.update_state(values, tf.shape(loss)[0])
         if sample_weight is not None:
-            loss *= tf.cast(sample_weight, loss.dtype)
-        loss = tf.reduce_mean(loss)
+            loss *= _one_an_example(sample_weight, loss)
+        loss = mean_over_examples(loss)
         if training and self.losses:
             loss += tf.add_n([tf.cast(penalty, loss.dtype) for penalty in self.losses])
         # Gradients are summed over replicas, so each replica contributes its share of the mean.
@@ -191,6 +257,20 @@ class Autoencoder(keras.Model):
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
+    def fit(self, *args, **kwargs):
+        history = super().fit(*args, **kwargs)
+        last = schedules.value(self.kl_weight, self.optimizer.iterations, allow_zero=True)
+        if callable(self.kl_weight) and last < 1.0:
+            warnings.warn(
+                f"The training ended at step {int(self.optimizer.iterations)} with `kl_weight` "
+                f"{float(last):g}: what it trained is not the bound that `evaluate` reports. Give "
+                "`kl_weight` a schedule that reaches 1 within the steps of the run, or train on.",
+                stacklevel=2,
+            )
+        return history
+
+    fit.__doc__ = keras.Model.fit.__doc__
+
     def train_step(self, data):
         super().train_step(data)
         return self._results(self.training_metrics)
@@ -207,6 +287,40 @@ class Autoencoder(keras.Model):
             results |= result if isinstance(result, dict) else {metric.name: result}
         return results
 
+    def _get_metrics_result_or_logs(self, logs):
+        # What the last step returned is a mean of the replicas' results. Here, outside of them,
+        # their sums and counts are added up; Keras does so where all metrics are those of a step.
+        for metrics in (self.training_metrics, self.evaluation_metrics):
+            results = self._results(metrics)
+            if set(results) == set(logs):
+                return results
+        return logs
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of what `evaluate` returns as a list."""
+        names = ["loss"]
+        for metric in self.evaluation_metrics:
+            names += metric.quantities if isinstance(metric, Means) else [metric.name]
+        return names
+
+    def _flatten_metrics_in_order(self, logs):
+        # Keras goes by `metric.name`, which is not what a metric of several names reports.
+        names = [name for name in self.metrics_names if name in logs]
+        return [logs[name] for name in [*names, *sorted(set(logs) - set(names))]]
+
+    def evaluation_seed(self) -> tf.Tensor:
+        """The seed [2] of a batch's noise: another one in every batch of an evaluation.
+
+        It is made of the number of images seen since the evaluation began, so that the next
+        evaluation draws the same noise again; and of the replica.
+        """
+        seed = tf.random.fold_in(EVALUATION_SEED, self.evaluation_report.num_examples)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return seed
+        return tf.random.fold_in(seed, context.replica_id_in_sync_group)
+
     def get_config(self):
         def network(given):
             return None if given is None else keras.saving.serialize_keras_object(given)
@@ -222,9 +336,48 @@ class Autoencoder(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        # Keras writes the objects it makes into the dict that it reads, where a second model
+        # would find the layers of the first.
+        config = copy.deepcopy(config)
         networks = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
             for name in ("encoder", "decoder")
             if isinstance(config.get(name), dict)
         }
         return cls(**{**config, **networks})
+
+
+def two_seeds(seed: int | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two seeds [2] made of a number, drawn where it is None; ValueError for what is no seed."""
+    if seed is None:
+        seed = int(keras.random.randint([], 0, 2**31 - 1))
+    check_count(seed, "seed", 0, 2**63 - 1)
+    return tf.constant([seed, 0], tf.int64), tf.constant([seed, 1], tf.int64)
+
+
+def depends_on_mode(network: keras.Layer) -> bool:
+    """Whether a network may be another function in training than at inference.
+
+    Keras' layers that are, Dropout and BatchNormalization say, have a state beside their weights:
+    moving averages or a seed. A layer of one's own is taken at its word, `training`.
+    """
+    for layer in network._flatten_layers():
+        own = type(layer).__module__.partition(".")[0] != "keras"
+        if own and "training" in inspect.signature(layer.call).parameters:
+            return True
+        if layer._non_trainable_variables or layer._seed_generators:
+            return True
+    return False
+
+
+def _one_an_example(sample_weight, loss):
+    """Weights [B] of the loss [B]; from [B, 1] as well."""
+    weight = tf.cast(sample_weight, loss.dtype)
+    if weight.shape.rank == 2 and weight.shape[1] == 1:
+        weight = weight[:, 0]
+    if weight.shape.rank != 1 or not weight.shape.is_compatible_with(loss.shape):
+        raise ValueError(
+            "Expected `sample_weight` of shape [B] or [B, 1], one number an example; received "
+            f"shape {tuple(weight.shape)}. Please reduce it to one number an example."
+        )
+    return weight

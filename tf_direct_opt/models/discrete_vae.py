@@ -22,8 +22,7 @@ class DiscreteVAE(VAE):
         num_categories: K.
         estimator: name ("direct", "exact"), or an `estimators.Estimator`.
         epsilon: number or schedule for an estimator given by name; None leaves its default.
-        kl_weight: beta, number or schedule of the optimizer's iterations; by default 0 for 5000
-            steps, then 1.
+        kl_weight: beta, number or schedule of the optimizer's iterations.
         hidden_units: width of the hidden layer of the default encoder and decoder (P-300-NK and
             NK-300-P with ReLU, the paper's).
         encoder: Keras model, images [B, *image] -> [B, N * K] or [B, N, K]; None for the default.
@@ -63,7 +62,7 @@ class DiscreteVAE(VAE):
         num_categories=40,
         estimator="direct",
         epsilon=None,
-        kl_weight=None,
+        kl_weight=1.0,
         hidden_units=300,
         encoder=None,
         decoder=None,
@@ -95,7 +94,10 @@ class DiscreteVAE(VAE):
         """Exact by enumeration for one variable; from `num_eval_samples` draws for more."""
         if self.num_variables > 1:
             return sampled_bounds(
-                posterior, lambda codes: tables.losses_of(loss_fn, codes), self.num_eval_samples
+                posterior,
+                lambda codes: tables.losses_of(loss_fn, codes),
+                self.num_eval_samples,
+                self.evaluation_seed(),
             )
         every = tables.all_codes_loss(loss_fn, self.num_categories)
         return {

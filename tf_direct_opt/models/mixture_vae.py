@@ -1,14 +1,15 @@
 """The VAE of a class and a Gaussian component of it, learned from few labels."""
 
+import functools
 import math
 
 import keras
 import tensorflow as tf
 
 from tf_direct_opt import estimators, posteriors, schedules, tables
-from tf_direct_opt.labels import direct_label_loss
+from tf_direct_opt.labels import checked_labels, direct_label_loss
 from tf_direct_opt.metrics import ConfusionMatrix
-from tf_direct_opt.models.base import EVALUATION_SEED, Autoencoder
+from tf_direct_opt.models.base import EVALUATION_SEED, Autoencoder, two_seeds
 from tf_direct_opt.perturbation import sample_gumbel
 from tf_direct_opt.posteriors import Categorical, ClassGaussian
 from tf_direct_opt.posteriors.class_gaussian import kl_to_prior
@@ -117,13 +118,24 @@ class MixtureVAE(Autoencoder):
         check_count(gaussian_dim, "gaussian_dim", 1)
         if label_loss not in LABEL_LOSSES:
             raise ValueError(f"Expected `label_loss` in {LABEL_LOSSES}; received {label_loss!r}.")
-        for name, number in (("label_epsilon", label_epsilon), ("label_cost", label_cost)):
-            if number is not None and not number > 0:
-                raise ValueError(f"Expected a positive `{name}`; received {number!r}.")
+        label_epsilon = schedules.check_positive(label_epsilon, "label_epsilon")
+        if label_cost is not None:
+            label_cost = schedules.check_positive(label_cost, "label_cost")
+        settings = {"epsilon": epsilon}
+        if isinstance(estimator, str):
+            settings["seed"] = seed
+        if estimator == "direct":
+            # All codes of an image are not those of another: each is decoded with its own w, and
+            # all but the one drawn without gradient.
+            settings["table"] = "single_flips"
+        estimator = estimators.get(
+            estimator, **{name: given for name, given in settings.items() if given is not None}
+        )
         super().__init__(
             posteriors.get(
                 "class_gaussian", num_categories=num_categories, gaussian_dim=gaussian_dim
             ),
+            estimator,
             decoder_size=num_categories * gaussian_dim,
             trained=["reconstruction", "kl", "kl_weight", "label_loss"],
             evaluated=["reconstruction", "kl", "importance_weighted_nll"],
@@ -142,16 +154,6 @@ class MixtureVAE(Autoencoder):
             unlabelled_weight, "unlabelled_weight", allow_zero=True
         )
         self.generative = generative
-        settings = {"epsilon": epsilon}
-        if isinstance(estimator, str):
-            settings["seed"] = seed
-        if estimator == "direct":
-            # All codes of an image are not those of another: each is decoded with its own w, and
-            # all but the one drawn without gradient.
-            settings["table"] = "single_flips"
-        self.estimator = estimators.get(
-            estimator, **{name: given for name, given in settings.items() if given is not None}
-        )
         # The estimator counts up from the same seed: its noise must not be the Gaussians'.
         apart = None if seed is None else seed + _APART
         self.seed = seed
@@ -165,7 +167,8 @@ class MixtureVAE(Autoencoder):
 
     def build(self, input_shape):
         super().build(input_shape)
-        self.decoder.trainable = self.generative
+        if not self.generative:
+            self.decoder.trainable = False
 
     def call(self, images, training=False):
         parameters = self.encode(images, training)
@@ -190,11 +193,10 @@ class MixtureVAE(Autoencoder):
 
     def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
         """Decodes draws from the prior: Bernoulli means [num_images, *image]."""
-        if seed is None:
-            seed = int(keras.random.randint([], 0, 2**31 - 1))
-        shape, categories = [num_images, 1], self.num_categories
-        category = tf.random.stateless_uniform(shape, [seed, 0], 0, categories, tf.int32)
-        gaussian = tf.random.stateless_normal([num_images, self.gaussian_dim], [seed, 1])
+        shape, categories = [check_count(num_images, "num_images", 1), 1], self.num_categories
+        seed, other = two_seeds(seed)
+        category = tf.random.stateless_uniform(shape, seed, 0, categories, tf.int32)
+        gaussian = tf.random.stateless_normal([num_images, self.gaussian_dim], other)
         return self.decode(tf.one_hot(category, categories), gaussian)
 
     def decoded_codes(self) -> tf.Tensor:
@@ -233,7 +235,10 @@ class MixtureVAE(Autoencoder):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         posterior = self.posterior(y_pred["parameters"])
-        labels = self._checked(y, posterior.logits)
+        batch = tf.shape(posterior.logits)[0]
+        labels, in_range = (
+            (tf.fill([batch], -1), True) if y is None else checked_labels(y, self.num_categories)
+        )
         if training:
             self.accuracy.update_state(labels, posterior.logits)
             loss, values = self._training_terms(x, labels, posterior)
@@ -242,6 +247,7 @@ class MixtureVAE(Autoencoder):
             self.code_perplexity.update_state(posterior.marginals())
             values = {"kl": posterior.kl_to_prior(), **self.bounds(x, posterior)}
             loss = values["reconstruction"] + values["kl"]
+        loss = tf.where(in_range, loss, math.nan)  # XLA drops the assertions.
         return self.reduced(loss, values, sample_weight, training)
 
     def _training_terms(self, images, labels, posterior: ClassGaussian):
@@ -252,7 +258,7 @@ class MixtureVAE(Autoencoder):
             values = dict.fromkeys(("reconstruction", "kl", "kl_weight"), 0.0)
             return label_loss, {**values, "label_loss": label_loss}
         step = self.optimizer.iterations
-        weight = schedules.value(self.unlabelled_weight, step)
+        weight = schedules.value(self.unlabelled_weight, step, allow_zero=True)
         free = weight * logits + (1.0 - weight) * tf.stop_gradient(logits)
         right = tf.one_hot(labels, self.num_categories)
         known = tf.where((labels >= 0)[:, tf.newaxis], _KNOWN * (2.0 * right - 1.0), free)
@@ -261,7 +267,7 @@ class MixtureVAE(Autoencoder):
         # What a class costs is f + beta KL_k. An argmax over f alone would take to the class whose
         # component strays farthest from the prior.
         component_kl = posterior.component_kl()
-        kl_weight = schedules.value(self.kl_weight, step)
+        kl_weight = schedules.value(self.kl_weight, step, allow_zero=True)
         costs = tf.stop_gradient(kl_weight * component_kl)
         reconstruction = self.estimator(
             classes.logits,
@@ -292,11 +298,10 @@ class MixtureVAE(Autoencoder):
 
         All classes are enumerated, `num_eval_samples` draws of w under each.
         """
-        prior = posterior.prior
+        prior, seed = posterior.prior, self.evaluation_seed()
 
         def one_draw(number):
-            seed = tf.stack([EVALUATION_SEED[0] + number, EVALUATION_SEED[1]])
-            draw = posterior.components.sample(seed=seed)
+            draw = posterior.components.sample(seed=tf.random.fold_in(seed, number))
             every = tables.all_codes_loss(self.make_loss_fn(images, draw), self.num_categories)
             return every, every + posterior.components.log_prob(draw) - prior.log_prob(draw)
 
@@ -328,15 +333,15 @@ class MixtureVAE(Autoencoder):
         `costs` is what a class costs beside f(x, k, w_k).
         """
 
-        def loss_fn(codes):
+        def loss_fn(codes, mode):
             # [S, M, K, 1] times [B, 1, K, D]: S is 1 or B.
             outer = codes[:, :, 0, :, tf.newaxis] * draw[:, tf.newaxis]
-            nll = self.reconstruction_loss(images, outer, training)
+            nll = self.reconstruction_loss(images, outer, mode)
             if costs is None:
                 return nll
             return nll + tf.reduce_sum(codes[:, :, 0] * costs[:, tf.newaxis], axis=-1)
 
-        return loss_fn
+        return self.with_inference(lambda mode: functools.partial(loss_fn, mode=mode), training)
 
     @property
     def training_metrics(self):
@@ -346,20 +351,6 @@ class MixtureVAE(Autoencoder):
     def evaluation_metrics(self):
         return [*super().evaluation_metrics, self.confusion]
 
-    def _checked(self, labels, logits):
-        """Labels [B], int32: -1 where none were given."""
-        if labels is None:
-            return tf.fill(tf.shape(logits)[:1], -1)
-        labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
-        expected = f"Expected labels from -1 (none) to {self.num_categories - 1}"
-        with tf.control_dependencies(
-            [
-                tf.debugging.assert_greater_equal(labels, -1, expected),
-                tf.debugging.assert_less(labels, self.num_categories, expected),
-            ]
-        ):
-            return tf.identity(labels)
-
     def _label_loss(self, logits, labels):
         if self.label_loss == "direct":
             noise = sample_gumbel(tf.shape(logits), self.seeds.next())
@@ -368,9 +359,7 @@ class MixtureVAE(Autoencoder):
             right = tf.one_hot(labels, self.num_categories)
             cross_entropy = tf.nn.softmax_cross_entropy_with_logits(right, logits)
             loss = tf.where(labels >= 0, cross_entropy / self.label_epsilon, 0.0)
-        # XLA drops the assertions of `_checked`.
-        in_range = (labels >= -1) & (labels < self.num_categories)
-        return tf.where(in_range, loss, math.nan)
+        return loss
 
     def get_config(self):
         return {

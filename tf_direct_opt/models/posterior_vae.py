@@ -4,7 +4,9 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import estimators, posteriors
+from tf_direct_opt.models.base import two_seeds
 from tf_direct_opt.models.vae import VAE, all_bounds
+from tf_direct_opt.solvers.base import check_count
 
 # Up to here `evaluate` decodes every configuration, once for a whole batch.
 MAX_DECODED = 2**15
@@ -22,8 +24,7 @@ class PosteriorVAE(VAE):
         estimator: of the gradient of E_q f, the name of one that takes a posterior ("candidates"),
             or an `estimators.Estimator` for the same family.
         epsilon: number or schedule for an estimator given by name; None leaves its default.
-        kl_weight: beta, number or schedule of the optimizer's iterations; by default 0 for 5000
-            steps, then 1.
+        kl_weight: beta, number or schedule of the optimizer's iterations.
         hidden_units: width of the hidden layer of the default encoder and decoder.
         encoder: Keras model, images [B, *image] -> the parameters of q, in any shape; None for the
             default.
@@ -53,7 +54,7 @@ class PosteriorVAE(VAE):
         posterior,
         estimator="candidates",
         epsilon=None,
-        kl_weight=None,
+        kl_weight=1.0,
         hidden_units=300,
         encoder=None,
         decoder=None,
@@ -93,15 +94,16 @@ class PosteriorVAE(VAE):
         )
 
     def bounds(self, posterior, loss_fn):
-        figures = all_bounds(posterior, loss_fn, self.num_eval_samples, self.decodes_all)
+        figures = all_bounds(
+            posterior, loss_fn, self.num_eval_samples, self.decodes_all, self.evaluation_seed()
+        )
         return {**figures, "entropy": posterior.entropy()}
 
     def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
         """Decodes draws from the uniform prior: Bernoulli means [num_images, *image]."""
-        if seed is None:
-            seed = int(keras.random.randint([], 0, 2**31 - 1))
+        count = check_count(num_images, "num_images", 1)
         prior = self.posterior(tf.zeros([1, *self.posterior.parameter_shape]))
-        return self.decode(prior.sample(num_images, tf.constant([seed, 0]))[0])
+        return self.decode(prior.sample(count, two_seeds(seed)[0])[0])
 
     def get_config(self):
         return {

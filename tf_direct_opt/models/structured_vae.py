@@ -4,7 +4,6 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import binary, estimators, posteriors, solvers
-from tf_direct_opt.models.base import EVALUATION_SEED
 from tf_direct_opt.models.vae import VAE, all_bounds
 from tf_direct_opt.posteriors import PairwiseBinary
 from tf_direct_opt.saving import get_solver, serialize_solver
@@ -61,8 +60,7 @@ class StructuredVAE(VAE):
         nonnegative: whether couplings pass through a softplus; None: where the solver asks for it.
         epsilon: number or schedule; None leaves the default of the estimator, averaged the limit.
         difference: "toward_better", "away_from_worse" or "central".
-        kl_weight: beta, number or schedule of the optimizer's iterations; by default 0 for 5000
-            steps, then 1.
+        kl_weight: beta, number or schedule of the optimizer's iterations.
         hidden_units: width of the hidden layer of the default encoder and decoder (P-300-d and
             2n-300-P with ReLU, d = n + n (n - 1) / 2).
         encoder: Keras model, images [B, *image] -> potentials [B, d]; None for the default.
@@ -112,7 +110,7 @@ class StructuredVAE(VAE):
         nonnegative=None,
         epsilon=None,
         difference="toward_better",
-        kl_weight=None,
+        kl_weight=1.0,
         hidden_units=300,
         encoder=None,
         decoder=None,
@@ -213,11 +211,11 @@ class StructuredVAE(VAE):
         return tf.concat([unary, tf.nn.softplus(pairs)], axis=-1)
 
     def bounds(self, posterior, loss_fn):
-        n = self.num_variables
+        n, seed = self.num_variables, self.evaluation_seed()
         unary = PairwiseBinary(posterior.parameters[:, :n], n, couplings=False)
         decode_all = n <= MAX_DECODED_VARIABLES
-        figures = all_bounds(posterior, loss_fn, self.num_eval_samples, decode_all)
-        perturbed = self.estimator.draw(posterior, EVALUATION_SEED)
+        figures = all_bounds(posterior, loss_fn, self.num_eval_samples, decode_all, seed)
+        perturbed = self.estimator.draw(posterior, seed)
         return {
             **figures,
             "entropy": posterior.entropy(),

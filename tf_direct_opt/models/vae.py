@@ -2,13 +2,14 @@
 
 import math
 
-import keras
 import tensorflow as tf
 
 from tf_direct_opt import losses, schedules, tables
 from tf_direct_opt.estimators import Estimator
-from tf_direct_opt.models.base import EVALUATION_SEED, Autoencoder
+from tf_direct_opt.models.base import Autoencoder, two_seeds
 from tf_direct_opt.posteriors import Family, Posterior
+from tf_direct_opt.posteriors.base import check_shape
+from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import LossFn
 
 # Codes that are decoded at once where all are: 13 MB of pixel logits for 784 pixels.
@@ -36,12 +37,12 @@ class VAE(Autoencoder):
     def __init__(self, posterior: Family, estimator: Estimator, evaluated, **kwargs):
         super().__init__(
             posterior,
+            estimator,
             decoder_size=posterior.num_variables * posterior.num_categories,
             trained=["reconstruction", "kl", "kl_weight"],
             evaluated=evaluated,
             **kwargs,
         )
-        self.estimator = estimator
 
     def call(self, images, training=False):
         parameters = self.encode(images, training)
@@ -66,7 +67,7 @@ class VAE(Autoencoder):
         self.code_perplexity.update_state(posterior.marginals())
         if training:
             step = self.optimizer.iterations
-            kl_weight = schedules.value(self.kl_weight, step)
+            kl_weight = schedules.value(self.kl_weight, step, allow_zero=True)
             reconstruction = self.estimator(
                 posterior.parameters, loss_fn=loss_fn, step=step, training=True, posterior=posterior
             )
@@ -88,21 +89,24 @@ class VAE(Autoencoder):
         training: bool = False,
     ) -> LossFn:
         """f: the loss of codes [S, M, N, K] for these images, as `types.LossFn`."""
-        return lambda codes: self.reconstruction_loss(images, codes, training)
+        return self.with_inference(
+            lambda mode: lambda codes: self.reconstruction_loss(images, codes, mode), training
+        )
 
     def decode(
         self,
         code: tf.Tensor,  # [B, N, K]
     ) -> tf.Tensor:
         """Bernoulli means of the images of B codes: float32 [B, *image]."""
+        code = tf.cast(code, tf.float32)
+        check_shape(code.shape, (self.num_variables, self.num_categories), "a code")
         return self.pixel_means(code)
 
     def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
         """Decodes draws from the uniform prior: Bernoulli means [num_images, *image]."""
-        if seed is None:
-            seed = int(keras.random.randint([], 0, 2**31 - 1))
+        shape = [check_count(num_images, "num_images", 1), self.num_variables]
         category = tf.random.stateless_uniform(
-            [num_images, self.num_variables], [seed, 0], 0, self.num_categories, tf.int32
+            shape, two_seeds(seed)[0], 0, self.num_categories, tf.int32
         )
         return self.decode(tf.one_hot(category, self.num_categories))
 
@@ -139,6 +143,7 @@ def all_bounds(
     loss_fn: LossFn,
     num_samples: int,
     decode_all: bool,
+    seed: tf.Tensor,  # [2] int
 ) -> dict[str, tf.Tensor]:
     """E_q f and bounds on -log p(x), nats, [B] each: exact, and with it -log p(x), or sampled.
 
@@ -147,10 +152,11 @@ def all_bounds(
         loss_fn: f.
         num_samples: draws for what is estimated.
         decode_all: whether every configuration is decoded, once for the whole batch.
+        seed: of the draws.
     """
     if not decode_all:
         return sampled_bounds(
-            posterior, lambda codes: tables.losses_of(loss_fn, codes), num_samples
+            posterior, lambda codes: tables.losses_of(loss_fn, codes), num_samples, seed
         )
     every = losses_of_all(loss_fn, posterior)
     return {
@@ -158,6 +164,7 @@ def all_bounds(
             posterior,
             lambda codes: tf.gather(every, posterior.index(codes), batch_dims=1),
             num_samples,
+            seed,
         ),
         "reconstruction": tf.reduce_sum(posterior.probabilities() * every, axis=-1),
         "negative_log_likelihood": losses.exact_negative_log_likelihood(every),
@@ -168,9 +175,10 @@ def sampled_bounds(
     posterior: Posterior,
     losses_of: LossFn,
     num_samples: int,
+    seed: tf.Tensor,  # [2] int
 ) -> dict[str, tf.Tensor]:
     """E_q f and the importance-weighted bound on -log p(x), nats, [B] each, from draws of q."""
-    codes = posterior.sample(num_samples, EVALUATION_SEED)
+    codes = posterior.sample(num_samples, seed)
     sampled = losses_of(codes)
     log_prior = -math.log(posterior.num_configurations)
     log_ratios = posterior.log_prob(codes) - log_prior

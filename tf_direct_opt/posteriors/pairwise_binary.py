@@ -118,7 +118,8 @@ class PairwiseBinary(Posterior):
         nothing of size 2^n is kept for the backward pass.
         """
         m = self._moments
-        kl = self.num_variables * math.log(2.0) + m.score - m.log_partition
+        greatest = self.num_variables * math.log(2.0)
+        kl = tf.clip_by_value(greatest + m.score - m.log_partition, 0.0, greatest)  # Rounding.
         return attach_slope(kl, self._density, m.covariance)
 
     def entropy(self):
@@ -260,6 +261,7 @@ def _in_chunks(function, potentials, num_variables, dtype):
     if static is not None and static <= size:
         return function(potentials, tf.constant(0))
     batch = tf.shape(potentials)[0]
+    size = tf.clip_by_value(batch, 1, size)  # One that is not known need not be padded to it.
     num_chunks = tf.maximum(1, -(-batch // size))
     # The last chunk is filled up with zeros, cut off again below.
     filled = tf.pad(potentials, [[0, num_chunks * size - batch], [0, 0]])

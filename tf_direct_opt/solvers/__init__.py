@@ -1,7 +1,7 @@
 """Argmax oracles, one a file; `base.py` states the contract they share."""
 
 from tf_direct_opt.solvers.assignment import Assignment
-from tf_direct_opt.solvers.base import supports_jit
+from tf_direct_opt.solvers.base import check_exportable, supports_jit
 from tf_direct_opt.solvers.categorical import Categorical
 from tf_direct_opt.solvers.chain import Chain
 from tf_direct_opt.solvers.dag_path import DagPath, grid_edges
@@ -31,6 +31,7 @@ __all__ = [
     "ShortestPath",
     "SpanningTree",
     "TopK",
+    "check_exportable",
     "get",
     "grid_edges",
     "name_of",

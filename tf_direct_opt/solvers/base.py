@@ -34,6 +34,16 @@ def supports_jit(solver: Solver) -> bool:
     return getattr(solver, "supports_jit", True)
 
 
+def check_exportable(solver: Solver) -> None:
+    """ValueError for a solver that runs in Python, which an exported model cannot take along."""
+    if not supports_jit(solver):
+        raise ValueError(
+            "Expected a solver in TensorFlow in a model that is exported; received "
+            f"{solver!r}, which runs in Python and would fail where the model is served. "
+            "Export the model that ends at the scores, and solve them there."
+        )
+
+
 def check_scores(
     scores: tf.Tensor,  # [B, *event]
     event_shape: tuple[int | None, ...],
@@ -63,7 +73,15 @@ def check_scores(
             f"Expected scores of shape [{expected}] for {name}; received shape {scores.shape}. "
             "Reshape them, or make the solver for another size."
         )
-    return check_finite(scores, f"scores for {name}") if finite else scores
+    if not finite:
+        return scores
+    scores = check_finite(scores, f"scores for {name}")
+    count = scores.shape[1:].num_elements()
+    if not count or scores.dtype.size < 4:
+        return scores
+    # A sum of the least floats would be -inf, as what lies outside of a problem is.
+    greatest = scores.dtype.max / (2 * count)
+    return tf.clip_by_value(scores, -greatest, greatest)
 
 
 def check_count(value, name: str, least: int, greatest: int | None = None) -> int:

@@ -128,8 +128,10 @@ class MILP:
         milp, bounds, constraint = _scipy_milp()
         lowest, highest = np.zeros(len(scores)), np.ones(len(scores))
         lowest[: len(known)] = highest[: len(known)] = known
+        # HiGHS takes 1e20 for infinite.
+        largest = np.abs(scores).max(initial=0.0)
         result = milp(
-            -scores,
+            -scores * (1e6 / largest if largest > 1e15 else 1.0),
             integrality=np.full(len(scores), 0 if self.relax else 1),
             bounds=bounds(lowest, highest),
             constraints=constraint(self.matrix, self.lower, self.upper),

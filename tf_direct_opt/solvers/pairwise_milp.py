@@ -54,13 +54,11 @@ class PairwiseBinaryMILP:
             raise ValueError(f"Expected `ties` in {TIES}; received {ties!r}.")
         self.ties = ties
         try:
-            import scipy.optimize
-            import scipy.sparse
+            import scipy.optimize  # noqa: F401
         except ImportError as error:
             raise ImportError(
                 "PairwiseBinaryMILP needs SciPy; please `pip install tf_direct_opt[solvers]`."
             ) from error
-        self._scipy = scipy
 
     def __call__(
         self,
@@ -103,7 +101,9 @@ class PairwiseBinaryMILP:
 
     def _programme(self, scores, first, second, known):
         """The best bits [n] of those that begin with the bits `known`."""
-        optimize, sparse = self._scipy.optimize, self._scipy.sparse
+        # Here, as a module kept as an attribute can be neither copied nor pickled.
+        from scipy import optimize, sparse
+
         n = self.num_variables
         used = np.flatnonzero(scores[n:])
         couplings, first, second = scores[n:][used], first[used], second[used]
