@@ -40,7 +40,7 @@ flags.DEFINE_enum("method", "direct", METHODS, "How permutations are learnt.")
 flags.DEFINE_enum("task", "digits", ["digits", "numbers"], "What is matched.")
 flags.DEFINE_list("seeds", ["1"], "One run for each.")
 flags.DEFINE_integer("epochs", 5, "Passes over the training sets.", lower_bound=1)
-flags.DEFINE_integer("num_train", 2000, "Pairs of sets to train on.", lower_bound=1)
+flags.DEFINE_integer("num_pairs", 2000, "Pairs of sets to train on.", lower_bound=1)
 flags.DEFINE_integer("num_test", 500, "Held-out pairs of sets.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 50, "Pairs of sets in a step.", lower_bound=1)
 flags.DEFINE_float(
@@ -177,7 +177,7 @@ def run(seed: int) -> dict:
     keras.utils.set_random_seed(seed)
     scores = score_model()
     history = training_model(scores, seed).fit(
-        *examples("train", FLAGS.num_train, seed), batch_size=FLAGS.batch_size,
+        *examples("train", FLAGS.num_pairs, seed), batch_size=FLAGS.batch_size,
         epochs=FLAGS.epochs, verbose=0,
     )  # fmt: skip
     result = {"seed": seed, "train_loss": [round(v, 3) for v in history.history["loss"]]}
@@ -206,7 +206,7 @@ def main():
         "method": FLAGS.method,
         "test_exact_match": round(1 - means["test_any_wrong"], 4),
         **means,
-        "steps": FLAGS.epochs * -(-FLAGS.num_train // FLAGS.batch_size),
+        "steps": FLAGS.epochs * -(-FLAGS.num_pairs // FLAGS.batch_size),
         "runs": runs,
     }
     if FLAGS.output_dir:

@@ -120,7 +120,7 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize(("page", "check"), CHECKS.items(), ids=str)
+@pytest.mark.parametrize(("page", "check"), CHECKS.items(), ids=list(CHECKS))
 def test_what_it_shows_runs(page, check, tmp_path):
     program, folder = tmp_path / "page.py", tmp_path / "empty"
     program.write_text("\n".join(blocks(DOCS / page)))

@@ -65,7 +65,7 @@ def test_numbers_are_put_in_order_by_their_permutation():
     ],
 )
 def test_program_learns_and_writes_its_result(tmp_path, arguments):
-    flags = ["--num_train=400", "--epochs=4", "--num_test=100", "--seeds=3"]
+    flags = ["--num_pairs=400", "--epochs=4", "--num_test=100", "--seeds=3"]
     result = programs.train(PROGRAM, *flags, *arguments, f"--output_dir={tmp_path}")
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
