@@ -100,7 +100,7 @@ def regret_of_routes(output, folder):
 
 def a_run(output, folder):
     losses = [float(loss) for loss in re.findall(r"val_loss: ([\d.]+)", output)]
-    assert 15 < losses[-1] < 23  # Independent pixels take 24.4 nats.
+    assert 15 < losses[-1] < 23.5  # Independent pixels take 24.4 nats.
     left = {path.name for path in (folder / "runs/digits").iterdir()}
     assert {"tensorboard", "history.csv", "metrics.json", "model.keras", "checkpoints"} <= left
 
