@@ -12,7 +12,7 @@ PROGRAM = "examples/learn_matching.py"
 
 @pytest.fixture(scope="module")
 def learn_matching():
-    """The program as a module. Its flags have names of others', which step aside meanwhile."""
+    """The program as a module. Its flags have names of others', which stand aside."""
     others = {name: flags.FLAGS[name] for name in flags.FLAGS}
     for name in others:
         delattr(flags.FLAGS, name)
@@ -20,7 +20,7 @@ def learn_matching():
     for name in list(flags.FLAGS):
         delattr(flags.FLAGS, name)
     for name, flag in others.items():
-        if name not in flags.FLAGS:  # A short name came back with its long one.
+        if name == flag.name:  # A short name comes back with its long one.
             flags.FLAGS[name] = flag
 
 
