@@ -87,7 +87,7 @@ def build_model():
     import keras
 
     import tf_direct_opt as tdo
-    from tf_direct_opt.runs import radam
+    from tf_direct_opt import optimizers
 
     size = FLAGS.num_variables * FLAGS.k
     model = tdo.models.DiscreteVAE(
@@ -99,7 +99,7 @@ def build_model():
         decoder=network([size, 256, 512, 784], "decoder"),
         num_eval_samples=1,
     )
-    kind = {"adam": keras.optimizers.Adam, "radam": radam.RAdam}[FLAGS.optimizer]
+    kind = {"adam": keras.optimizers.Adam, "radam": optimizers.RAdam}[FLAGS.optimizer]
     optimizer = kind(FLAGS.learning_rate, epsilon=1e-8)
     # One call for fifty steps, compiled: a step this small is otherwise half calls.
     model.compile(optimizer, jit_compile=True, steps_per_execution=50)

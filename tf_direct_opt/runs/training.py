@@ -209,9 +209,9 @@ def _learning_rate(steps: int):
 def _optimizer(learning_rate):
     import keras
 
-    from tf_direct_opt.runs import radam
+    from tf_direct_opt import optimizers
 
-    classes = {"adam": keras.optimizers.Adam, "radam": radam.RAdam}
+    classes = {"adam": keras.optimizers.Adam, "radam": optimizers.RAdam}
     return classes[FLAGS.optimizer](learning_rate)
 
 

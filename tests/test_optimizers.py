@@ -2,14 +2,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.runs import radam
+from tf_direct_opt import optimizers
 
 
 def test_steps_are_those_of_the_paper():
     # Algorithm 2 in float64. With beta_2 = 0.999 the sixth step is the first that is rectified.
     gradients = np.random.default_rng(0).normal(size=[12, 5]) * [1e-3, 0.1, 1.0, 10.0, 1e3]
     variable = keras.Variable(np.zeros(5))
-    optimizer = radam.RAdam(0.1, epsilon=1e-8)
+    optimizer = optimizers.RAdam(0.1, epsilon=1e-8)
     position, momentum, velocity = np.zeros(5), np.zeros(5), np.zeros(5)
     limit = 2 / 0.001 - 1
     rectified = []
@@ -29,6 +29,6 @@ def test_steps_are_those_of_the_paper():
 
 
 def test_config_round_trip():
-    optimizer = radam.RAdam(0.1, beta_2=0.99)
+    optimizer = optimizers.RAdam(0.1, beta_2=0.99)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert again.get_config() == optimizer.get_config()
