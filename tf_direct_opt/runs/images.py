@@ -48,15 +48,17 @@ class Images:
             binarize: "threshold": 1 above the middle. "bernoulli": grey is the probability of a 1;
                 drawn here, from a seed of its own, for what is evaluated. "none": grey stays.
         """
+        pixels: dict[str, np.ndarray]
         if binarize == "threshold":
             pixels = {part: (grey[part] > 127).astype(np.uint8) for part in PARTS}
-            return cls(name, **pixels, labels=labels)
-        pixels = {part: grey[part] / np.float32(255) for part in PARTS}
+        else:
+            pixels = {part: grey[part] / np.float32(255) for part in PARTS}
         if binarize == "bernoulli":
             for seed, part in enumerate(("valid", "test")):
                 uniform = np.random.default_rng(seed).random(grey[part].shape, np.float32)
                 pixels[part] = (uniform < pixels[part]).astype(np.uint8)
-        return cls(name, **pixels, labels=labels, redrawn=binarize == "bernoulli")
+        train, valid, test = (pixels[part] for part in PARTS)
+        return cls(name, train, valid, test, labels, redrawn=binarize == "bernoulli")
 
     def with_num_train(self, count: int) -> "Images":
         """The first `count` training images; after them those of the validation part, which stays.
