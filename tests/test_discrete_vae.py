@@ -35,7 +35,8 @@ def make_model(compile_options=None, **config):
 def fit(model, **options):
     options = {"epochs": 3, "batch_size": 50, "verbose": 0, "shuffle": False, **options}
     if not model.built:  # Keras traces the first step of an unbuilt model twice.
-        model.build((None, 6, 6))
+        with model.distribute_strategy.scope():
+            model.build((None, 6, 6))
     return model.fit(stripes(), **options).history
 
 

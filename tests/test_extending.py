@@ -60,7 +60,7 @@ def test_the_posterior_works_with_an_estimator_of_the_package():
     # Every candidate of the vote: the closed form of one variable of 4 categories. 20000 draws, 4
     # standard errors for 4 entries: fails for 1 seed in 4000.
     family = posteriors.get("unanimous", num_variables=2, num_categories=4)
-    estimator = estimators.get("candidates", posterior=family, epsilon=0.5, seed=1)
+    estimator = estimators.get("candidates", posterior=family, averaged=False, epsilon=0.5, seed=1)
     decoder = Decoder(2, 4)
     h = np.random.default_rng(3).normal(size=4)
     losses = decoder(family(h[np.newaxis]).configurations(tf.range(4))[tf.newaxis])[0].numpy()

@@ -586,7 +586,7 @@ def test_config_round_trip():
         assert again.get_config() == model.get_config()
     assert isinstance(again.estimator, estimators.GumbelSoftmax)
     assert (again.estimator.temperature, again.estimator.seeds.seed) == (0.5, 3)
-    assert [float(schedules.value(again.unlabelled_weight, step)) for step in (6, 7)] == [0.0, 1.0]
+    assert [float(again.unlabelled_weight(step)) for step in (6, 7)] == [0.0, 1.0]
     assert (again.label_cost, again.label_epsilon, again.generative) == (3.0, 0.2, False)
     assert (again.num_categories, again.gaussian_dim, again.num_eval_samples) == (K, D, 4)
 

@@ -351,7 +351,7 @@ def test_every_solver_inherits_the_contract():
     tested, queue = set(), [SolverContract]
     while queue:
         queue += (subclasses := queue.pop().__subclasses__())
-        tested |= {test.solver for test in subclasses}
+        tested |= {test.solver for test in subclasses if test.__module__ != "test_extending"}
     exported = {getattr(solvers, name) for name in solvers.__all__ if name[0].isupper()}
     assert tested == exported == set(solvers._REGISTRY.values())
 

@@ -58,7 +58,7 @@ class DecisionLoss(keras.losses.Loss):
     Call: y_true [B, *event], the costs, or [B, 2, *event] from `targets`; y_pred [B, *event].
 
     Example:
-        >>> float(DecisionLoss()([[3.0, 1.0]], [[1.0, 0.0]]))
+        >>> float(DecisionLoss()(tf.constant([[3.0, 1.0]]), tf.constant([[1.0, 0.0]])))
         3.0
     """
 

@@ -107,6 +107,8 @@ class Autoencoder(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def build(self, input_shape):
+        if isinstance(input_shape, tf.TensorShape) and input_shape.rank is not None:
+            input_shape = tuple(input_shape)
         if not isinstance(input_shape, tuple | list) or not all(
             size is None or isinstance(size, int) for size in input_shape
         ):

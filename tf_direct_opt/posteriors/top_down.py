@@ -140,7 +140,12 @@ def best_paths(
     place = tf.broadcast_to(tf.range(count), [batch, count])
     places, traced = loops.scan(trace, (beams.parent, beams.choice), (place, place), reverse=True)
     first = tf.gather(beam.choice, places[0], batch_dims=1)
-    return beams.values[-1], tf.transpose(tf.concat([first[tf.newaxis], traced], 0), [1, 2, 0])
+    choice = tf.transpose(tf.concat([first[tf.newaxis], traced], 0), [1, 2, 0])
+    # A loop forgets how wide the beam is.
+    return (
+        tf.ensure_shape(beams.values[-1], [None, count]),
+        tf.ensure_shape(choice, [None, count, length]),
+    )
 
 
 def given_maximum(
