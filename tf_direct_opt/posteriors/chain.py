@@ -69,10 +69,10 @@ class Chain(Trellis):
     def score(self, codes):
         codes = tf.cast(codes, self._wide.dtype)
         pairs = codes[:, :, :-1, :, tf.newaxis] * codes[:, :, 1:, tf.newaxis]
-        outer = tf.shape(codes)[:2]
+        # The number of codes stays known where it is.
+        batch, count = (n or tf.shape(codes)[i] for i, n in enumerate(codes.shape[:2]))
         flat = [
-            tf.reshape(part, [*tf.unstack(outer), math.prod(part.shape[2:])])
-            for part in (codes, pairs)
+            tf.reshape(part, [batch, count, math.prod(part.shape[2:])]) for part in (codes, pairs)
         ]
         return tf.linalg.matvec(tf.concat(flat, axis=-1), self._wide)
 
