@@ -93,14 +93,15 @@ def test_a_damaged_checkpoint_is_never_loaded(tmp_path):
     places = np.linspace(0, len(whole) - 1, 50).astype(int)
     damaged = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in places]
     restored = built_model()
-    for content in (*damaged, whole[: len(whole) // 2], b"", b"garbage"):
-        newest.write_bytes(content)
-        assert Checkpoint(tmp_path).restore(restored) == 1
+    newest.write_bytes(damaged[20])
+    assert Checkpoint(tmp_path).restore(restored) == 1
     for a, b in zip(first, restored.weights, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
     before.unlink()
-    with pytest.raises(ValueError, match=r"Expected an undamaged checkpoint; received .*epoch"):
-        Checkpoint(tmp_path).restore(restored)
+    for content in (*damaged, whole[: len(whole) // 2], b"", b"garbage"):
+        newest.write_bytes(content)
+        with pytest.raises(ValueError, match=r"Expected an undamaged checkpoint; received .*epoch"):
+            Checkpoint(tmp_path).restore(restored)
 
 
 def test_a_damaged_checkpoint_is_replaced_by_the_next(tmp_path):

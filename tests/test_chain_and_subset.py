@@ -35,7 +35,7 @@ class TestKSubset(PosteriorContract):
     ("name", "config"),
     [
         ("chain", {"num_variables": 50, "num_categories": 3}),
-        ("k_subset", {"num_variables": 50, "k": 10}),
+        pytest.param("k_subset", {"num_variables": 50, "k": 10}, marks=pytest.mark.slow),
     ],
 )
 def test_long_ones_keep_their_precision(name, config):

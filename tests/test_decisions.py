@@ -190,11 +190,11 @@ def model_and_loss(kind):
 @pytest.mark.parametrize(
     ("kind", "policy", "jit_compile"),
     [
-        ("direct", "float32", False),
-        ("spo_plus", "float32", False),
-        ("fenchel_young", "float32", False),
-        ("direct", "mixed_float16", False),
         ("direct", "float32", True),
+        ("spo_plus", "float32", False),
+        ("direct", "mixed_float16", False),
+        pytest.param("direct", "float32", False, marks=pytest.mark.slow),
+        pytest.param("fenchel_young", "float32", False, marks=pytest.mark.slow),
     ],
 )
 def test_a_functional_model_learns_saves_and_loads(tmp_path, kind, policy, jit_compile):

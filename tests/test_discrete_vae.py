@@ -1,12 +1,9 @@
-import json
-import pathlib
-import subprocess
-import sys
 import textwrap
 
 import keras
 import numpy as np
 import oracles
+import programs
 import pytest
 import scipy.special
 import tensorflow as tf
@@ -14,7 +11,7 @@ import tensorflow as tf
 from tf_direct_opt import estimators, schedules
 from tf_direct_opt.models import DiscreteVAE
 
-ROOT = pathlib.Path(__file__).parents[1]
+SLOW = pytest.mark.slow
 
 
 def stripes(count=400, size=6):
@@ -64,7 +61,7 @@ def enumerated_evaluation(model, images):
     }
 
 
-@pytest.mark.parametrize("estimator", ["direct", "exact"])
+@pytest.mark.parametrize("estimator", ["direct", pytest.param("exact", marks=SLOW)])
 def test_training_finds_the_codes(estimator):
     # Eight codes for four kinds: a kind that no code has found after training is too easy a miss.
     config = {"estimator": estimator, "kl_weight": schedules.two_phase(0.0, 1.0, 160)}
@@ -81,7 +78,13 @@ def test_training_finds_the_codes(estimator):
 
 
 # The one of structured posteriors has its own model.
-@pytest.mark.parametrize("name", sorted({*estimators.names()} - {"flips"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("direct", "reinmax", "relax") else pytest.param(name, marks=SLOW)
+        for name in sorted({*estimators.names()} - {"flips"})
+    ],
+)
 def test_every_estimator_trains(name):
     variables = 1 if name == "exact" else 3
     estimator = estimators.get(name, seed=0)
@@ -206,6 +209,7 @@ def test_networks_are_in_training_mode_in_fit_and_in_inference_mode_elsewhere():
         np.testing.assert_array_equal(norm.moving_mean, mean)
 
 
+@pytest.mark.slow
 def test_compiled_by_xla_it_trains_as_well():
     model = make_model({"jit_compile": True})
     losses = fit(model, epochs=20)["loss"]
@@ -293,6 +297,7 @@ def test_two_replicas_train_like_one():
     np.testing.assert_allclose(test, test2, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_direct_trains_on_two_replicas_with_different_noise():
     with two_replicas().scope():
         model = make_model({"jit_compile": False})
@@ -300,6 +305,7 @@ def test_direct_trains_on_two_replicas_with_different_noise():
     assert losses[-1] < losses[0] - 3
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains():
     keras.config.set_dtype_policy("mixed_float16")
     model = make_model()
@@ -311,17 +317,11 @@ def test_mixed_precision_trains():
 # Saving.
 
 
-def in_new_process(code):
+def in_new_process(folder, code):
     """Runs a program that ends by printing one JSON line; returns what it says."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    program = folder / "program.py"
+    program.write_text(textwrap.dedent(code))
+    return programs.train(program)
 
 
 def test_saved_model_in_a_new_process(tmp_path):
@@ -333,7 +333,9 @@ def test_saved_model_in_a_new_process(tmp_path):
     model.export(tmp_path / "exported", verbose=False)
     np.save(tmp_path / "images.npy", stripes(40))
     # The object is kept: in one expression, load(...).serve(...) loses its variables.
-    said = in_new_process(f"""
+    said = in_new_process(
+        tmp_path,
+        f"""
         import json, keras, numpy as np, tensorflow as tf
         images = np.load(r"{tmp_path}/images.npy")
         exported = tf.saved_model.load(r"{tmp_path}/exported")
@@ -348,7 +350,8 @@ def test_saved_model_in_a_new_process(tmp_path):
             "test": model.evaluate(images, verbose=0, return_dict=True),
             "config": repr(model.get_config()),
         }}))
-    """)
+    """,
+    )
     out = model.predict(stripes(40), verbose=0)
     np.testing.assert_array_equal(said["code"], out["code"])
     np.testing.assert_array_equal(said["reconstruction"], out["reconstruction"])

@@ -67,6 +67,9 @@ def test_flags_of_its_commands_are_there(text):
             assert {flag, flag.removeprefix("no")} & flags_defined(), (flag, command)
 
 
+# Those whose blocks take longest, but for the tutorials.
+SLOW = ("candidates.md", "extending.md")
+
 # What the blocks of a page print, run from the first to the last.
 
 
@@ -120,7 +123,13 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize(("page", "check"), CHECKS.items(), ids=list(CHECKS))
+@pytest.mark.parametrize(
+    ("page", "check"),
+    [
+        pytest.param(page, check, marks=[pytest.mark.slow] if page in SLOW else [], id=page)
+        for page, check in CHECKS.items()
+    ],
+)
 def test_what_it_shows_runs(page, check, tmp_path):
     program, folder = tmp_path / "page.py", tmp_path / "empty"
     program.write_text("\n".join(blocks(DOCS / page)))

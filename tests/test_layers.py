@@ -1,11 +1,7 @@
-import os
-import pathlib
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import oracles
+import programs
 import pytest
 import tensorflow as tf
 
@@ -227,16 +223,16 @@ def test_a_model_with_a_solver_loads_in_a_new_process(tmp_path):
     inputs = fixed_logits(6)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "inputs.npy", inputs)
-    program = """
+    program = tmp_path / "program.py"
+    program.write_text("""
 import sys, keras, numpy as np
 import tf_direct_opt
 model = keras.saving.load_model(sys.argv[1] + "/model.keras", safe_mode=True)
 assert model.layers[0].solver.k == 3
 np.save(sys.argv[1] + "/outputs.npy", model.predict(np.load(sys.argv[1] + "/inputs.npy")))
-"""
-    root = pathlib.Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    subprocess.run([sys.executable, "-c", program, tmp_path], check=True, env=environment)
+""")
+    code, _, err = programs.run(program, tmp_path)
+    assert code == 0, err
     expected = model.predict(inputs, verbose=0)
     assert expected.shape == (6, 5, 5)
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), expected)
@@ -247,10 +243,10 @@ np.save(sys.argv[1] + "/outputs.npy", model.predict(np.load(sys.argv[1] + "/inpu
     [
         (solvers.Assignment(), (4, 4)),
         (solvers.Chain(3, 2), (14,)),
-        (solvers.PairwiseBinary(4), (10,)),
-        (solvers.ShortestPath(), (3, 4)),
-        (solvers.SpanningTree(4), (6,)),
-        (solvers.TopK(2), (5,)),
+        pytest.param(solvers.PairwiseBinary(4), (10,), marks=pytest.mark.slow),
+        pytest.param(solvers.ShortestPath(), (3, 4), marks=pytest.mark.slow),
+        pytest.param(solvers.SpanningTree(4), (6,), marks=pytest.mark.slow),
+        pytest.param(solvers.TopK(2), (5,), marks=pytest.mark.slow),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -322,8 +322,10 @@ def test_classes_are_learned_from_few_labels():
     "config",
     [
         {"label_loss": "direct", "label_cost": 20.0},
-        {"label_loss": "cross_entropy"},
-        {"label_loss": "cross_entropy", "estimator": "gumbel_softmax"},
+        pytest.param({"label_loss": "cross_entropy"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"label_loss": "cross_entropy", "estimator": "gumbel_softmax"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_other_losses_and_estimators_learn_them_as_well(config):
@@ -335,6 +337,7 @@ def test_other_losses_and_estimators_learn_them_as_well(config):
     assert ("temperature" in history) == (config.get("estimator") == "gumbel_softmax")
 
 
+@pytest.mark.slow
 def test_without_the_generative_part_the_labels_still_teach_the_encoder():
     model = make_model(generative=False)
     model.build((None, 6, 6))
@@ -385,6 +388,7 @@ def test_fit_and_evaluate_report_what_the_documentation_says():
     assert test == evaluate(model, *labelled_stripes())
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains():
     keras.config.set_dtype_policy("mixed_float16")
     model = make_model()
@@ -397,6 +401,7 @@ def test_mixed_precision_trains():
 # Evaluation.
 
 
+@pytest.mark.slow
 def test_evaluate_is_the_integral_over_the_gaussian():
     # D = 1, so that grids of the Gaussian give everything. 40 images of 300 draws that nothing
     # shares: the standard error of the reconstruction is below 0.05 nats.
@@ -542,7 +547,9 @@ def test_saved_model_in_a_new_process(tmp_path):
     images, labels = (part[:40] for part in labelled_stripes())
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
-    said = in_new_process(f"""
+    said = in_new_process(
+        tmp_path,
+        f"""
         import json, keras, numpy as np
         import tf_direct_opt
         data = np.load(r"{tmp_path}/data.npz")
@@ -555,7 +562,8 @@ def test_saved_model_in_a_new_process(tmp_path):
             "test": model.evaluate(images, labels, verbose=0, return_dict=True),
             "confusion": model.details(),
         }}))
-    """)
+    """,
+    )
     out = model.predict(images, verbose=0)
     np.testing.assert_allclose(said["parameters"], out["parameters"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(said["reconstruction"], out["reconstruction"], rtol=1e-5)
@@ -616,6 +624,7 @@ def test_labels_out_of_range_are_refused():
                     use(images, labels)
 
 
+@pytest.mark.slow
 def test_compiled_by_xla_it_trains_as_well_and_labels_out_of_range_are_nan():
     model = make_model({"jit_compile": True})
     images, labels = labelled_stripes()[0], few_labels()

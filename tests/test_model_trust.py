@@ -103,7 +103,6 @@ def test_every_estimator_and_model_under_every_policy(policy, make, config, tmp_
     ("policy", "make", "config"),
     [
         ("mixed_float16", discrete, {"estimator": "relax"}),
-        ("mixed_float16", discrete, {"estimator": "gumbel_rao"}),
         ("mixed_bfloat16", structured, {}),
         ("mixed_float16", mixture, {"estimator": "direct"}),
         ("float64", discrete, {"estimator": "rebar"}),
@@ -191,7 +190,7 @@ def test_export_needs_a_solver_in_tensorflow(tmp_path):
 # Evaluation noise.
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("batch_size", [4, 64])
 def test_every_image_of_an_evaluation_has_noise_of_its_own(batch_size):
     # 64 times one image: a mean of 64 independent draws, within 4 standard errors (1 run in 16,000
     # fails; the seed is fixed). One draw for all would miss by as much as a draw does.
@@ -350,7 +349,7 @@ def test_labels(case):
             call(stripes(4), labels)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 def test_labels_of_every_integer_dtype_are_the_same(dtype):
     model = compiled(mixture())
     labels = np.array([0, 1, 2, 0])

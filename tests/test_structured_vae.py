@@ -53,11 +53,11 @@ def enumerated_losses(model, images):
     "config",
     [
         {},
-        {"perturbation": "all"},
         {"perturbation": "unary"},
-        {"structure": "none"},
-        {"nonnegative": True},
-        {"averaged": True, "epsilon": None},
+        pytest.param({"perturbation": "all"}, marks=pytest.mark.slow),
+        pytest.param({"structure": "none"}, marks=pytest.mark.slow),
+        pytest.param({"nonnegative": True}, marks=pytest.mark.slow),
+        pytest.param({"averaged": True, "epsilon": None}, marks=pytest.mark.slow),
     ],
 )
 def test_every_posterior_trains(config):
@@ -67,11 +67,13 @@ def test_every_posterior_trains(config):
     assert evaluate(model)["loss"] < 22
 
 
+@pytest.mark.slow
 def test_compiled_by_xla_it_trains_as_well():
     losses = fit(make_model({"jit_compile": True}), epochs=10)["loss"]
     assert losses[-1] < losses[0] - 3
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains():
     keras.config.set_dtype_policy("mixed_float16")
     model = make_model()
@@ -133,6 +135,7 @@ def test_the_importance_weighted_bound_is_a_bound_and_tightens():
     assert bounds[2] == pytest.approx(exact, abs=0.1)
 
 
+@pytest.mark.slow
 def test_beyond_enumeration_of_the_codes_the_bounds_are_estimated(monkeypatch):
     # The draws of 400 images share nothing: with 500 each the standard error is below 0.05 nats.
     model = make_model(num_eval_samples=500)
@@ -214,7 +217,9 @@ def test_saved_model_in_a_new_process(tmp_path):
     fit(model, epochs=1)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", stripes(40))
-    said = in_new_process(f"""
+    said = in_new_process(
+        tmp_path,
+        f"""
         import json, keras, numpy as np
         import tf_direct_opt
         images = np.load(r"{tmp_path}/images.npy")
@@ -224,7 +229,8 @@ def test_saved_model_in_a_new_process(tmp_path):
             "test": model.evaluate(images, verbose=0, return_dict=True),
             "config": repr(model.get_config()),
         }}))
-    """)
+    """,
+    )
     out = model.predict(stripes(40), verbose=0)
     np.testing.assert_allclose(said["reconstruction"], out["reconstruction"], rtol=1e-5)
     expected = model.evaluate(stripes(40), verbose=0, return_dict=True)

@@ -67,6 +67,7 @@ def test_learns_from_the_images_without_labels(tmp_path):
     assert alone["test"]["negative_elbo"] > 40 > line["test"]["negative_elbo"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_the_same(finished, tmp_path):
     folder, _ = finished
     flags = (*SMALL, f"--output_dir={tmp_path / 'run'}", "--resume")
