@@ -168,6 +168,16 @@ class TestDagPath(SolverContract):
         return np.array([np.isin(np.arange(len(edges)), path) for path in found], np.float32)
 
 
+class TestDagPathStepByStep(TestDagPath):
+    """As graphs of many paths are solved."""
+
+    sizes = (*TestDagPath.sizes[:3], (solvers.grid_edges(3, 3), None, None))
+
+    @pytest.fixture(autouse=True)
+    def every_path_is_one_too_many(self, monkeypatch):
+        monkeypatch.setattr("tf_direct_opt.solvers.dag_path._FEW_PATHS", 0)
+
+
 class TestGridPath(SolverContract):
     solver = solvers.GridPath
     sizes = (  # (costs, neighbours, height, width)

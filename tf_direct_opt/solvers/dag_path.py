@@ -5,6 +5,9 @@ import tensorflow as tf
 
 from tf_direct_opt.solvers.base import check_count, check_scores
 
+# So many paths are looked at all at once, which on the CPU is faster than step by step.
+_FEW_PATHS = 300
+
 
 class DagPath:
     """argmax over paths from a source to a target of the sum of the scores of their edges.
@@ -14,7 +17,7 @@ class DagPath:
     may have any sign, which perturbed scores have.
 
     Ties go to the lowest sequence of edges. O(E) an example, TensorFlow, in as many steps as the
-    longest path has edges.
+    longest path has edges; in one step where there are few paths, such as in a 5 x 5 grid.
 
     Args:
         edges: pairs (tail, head) of nodes, integers from 0.
@@ -54,6 +57,11 @@ class DagPath:
     ) -> tf.Tensor:
         num_edges = len(self.edges)
         scores = check_scores(scores, (num_edges,), "DagPath")
+        if self._paths is not None:
+            edges, codes = self._paths
+            scores_of = tf.pad(tf.transpose(scores), [(0, 1), (0, 0)])
+            values = tf.reduce_sum(tf.gather(scores_of, edges), axis=1)  # [paths, B]
+            return tf.gather(tf.cast(codes, scores.dtype), tf.argmax(values, axis=0))
         # An edge more, which is never the best, fills up the tables of edges.
         scores_of = tf.pad(tf.transpose(scores), [(0, 1), (0, 0)], constant_values=-float("inf"))
         batch = tf.shape(scores)[0]
@@ -116,6 +124,28 @@ class DagPath:
         self._start = place[self.source]
         heads = [place.get(head, 0) for _, head in self.edges]
         self._head_of = np.array([*heads, 0], np.int32)  # From the target on, the target.
+        self._paths = self._few_paths(out_edges, reaches)
+
+    def _few_paths(self, out_edges, reaches):
+        """All paths if they are few: their edges [paths, steps], and their codes [paths, E]."""
+        paths, done = [((), self.source)], []
+        while paths:
+            path, node = paths.pop()
+            if node == self.target:
+                done.append(path)
+                continue
+            if len(paths) + len(done) > _FEW_PATHS:
+                return None
+            # The lowest edge comes off the stack first, so that ties go to it.
+            for edge in reversed(out_edges[node]):
+                if reaches.get(self.edges[edge][1]):
+                    paths.append(((*path, edge), self.edges[edge][1]))
+        pad = len(self.edges)
+        steps = max(map(len, done))
+        edges = np.array([[*path, *[pad] * (steps - len(path))] for path in done], np.int32)
+        codes = np.zeros([len(done), pad + 1], np.float32)
+        np.put_along_axis(codes, edges, 1.0, axis=1)
+        return edges.reshape(len(done), steps), codes[:, :pad]
 
 
 def grid_edges(height: int, width: int) -> list[tuple[int, int]]:
