@@ -29,7 +29,7 @@ import train_vae
 from absl import flags
 from absl.testing import flagsaver
 
-from tf_direct_opt.runs import command_line, training
+from tf_direct_opt.runs import command_line, estimator_flags, training
 
 FLAGS = flags.FLAGS
 
@@ -120,9 +120,8 @@ def decoder_evaluations(cell: dict) -> float:
     """Codes that the decoder decodes for one image in one step of the cell's estimator."""
     from evaluations import decoder_evaluations
 
-    from tf_direct_opt import estimators
-
-    estimator = estimators.get(cell["estimator"])
+    with flagsaver.flagsaver(estimator=cell["estimator"], warmup_epochs=0):
+        estimator = estimator_flags.build(steps_an_epoch=1)
     return decoder_evaluations(estimator, FLAGS.num_variables, cell["k"], FLAGS.batch_size)
 
 

@@ -55,15 +55,17 @@ class TestAveragedCandidates(EstimatorContract):
 
 
 class TestDirect(EstimatorContract):
-    configs = tuple(
-        {"epsilon": epsilon, "difference": difference}
-        for epsilon, difference in itertools.product((1.0, 0.3), direct.DIFFERENCES)
+    configs = (
+        *({"epsilon": 1.0, "difference": difference} for difference in direct.DIFFERENCES),
+        {"epsilon": 0.3, "difference": "central"},
+        {"epsilon": 0.3, "difference": "toward_better", "num_flipped": 2},
     )
 
     def make(self, **config):
         return estimators.Direct(**{"epsilon": 0.5, **config})
 
-    def expected(self, logits, decoder, epsilon, difference):
+    def expected(self, logits, decoder, epsilon, difference, num_flipped=None):
+        # The flips of a few variables, drawn at random, change nothing in the mean.
         losses = decoder.losses(*logits.shape)
         return oracles.enumerated_direct_gradient(logits, losses, epsilon, difference), 0.0
 
@@ -122,6 +124,8 @@ class TestDirect(EstimatorContract):
             ({"epsilon": 0}, "Expected `epsilon` to be greater than 0"),
             ({"difference": "forward"}, "Expected `difference` in .* received 'forward'"),
             ({"table": "full"}, "Expected `table` in .* received 'full'"),
+            ({"num_flipped": 0}, "Expected `num_flipped` to be an integer of at least 1"),
+            ({"num_flipped": 2, "table": "linearised"}, "Expected table='single_flips' with"),
         ],
     )
     def test_bad_arguments_are_refused(self, config, message):
@@ -166,6 +170,8 @@ class Unbiased(EstimatorContract):
 
 
 class TestLocalExpectation(Unbiased):
+    configs = ({}, {"num_flipped": 2})
+
     def make(self, **config):
         return estimators.LocalExpectation(**config)
 
@@ -325,6 +331,7 @@ class TestREBAR(Unbiased):
         along = sum(float(tf.reduce_sum(s * d)) for s, d in zip(own, directions, strict=True))
         assert (above - below) / 2e-2 == pytest.approx(along, rel=2e-2)
 
+    @pytest.mark.slow
     def test_tuned_control_has_less_variance(self):
         decoder = Decoder(3, 2, batch=500)
         estimator = self.make(seed=3)

@@ -141,10 +141,12 @@ def loss_with_difference(
     epsilon: tf.Tensor,  # [] or [B]
     solver: Solver,
     difference: str = "toward_better",
+    weight: tf.Tensor | float = 1.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`direct_loss` for a caller who has maximised already: `(loss, epsilon_difference)`."""
+    """`direct_loss` for a caller who has maximised already: `(loss, weight epsilon_difference)`."""
     loss_table = check_finite(tf.stop_gradient(loss_table), "loss_table")
     slope = epsilon_difference(scores, code, loss_table, epsilon, solver, difference)
+    slope *= weight
     loss = tf.where(tf.convert_to_tensor(epsilon, tf.float32) > 0.0, loss, math.nan)
     return attach_slope(nan_unless_finite(loss, loss_table), logits, slope), slope
 

@@ -59,11 +59,13 @@ def single_flips(
     loss_fn: LossFn,
     code: tf.Tensor,  # [B, N, K]
     max_candidates: int = MAX_CANDIDATES,
+    variables: tf.Tensor | None = None,  # [B, m] int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Exact single-coordinate table: table[b, i, k] = f(x_b, z* with z_i := k).
 
     N (K - 1) + 1 decoder evaluations an example; all but the one at z* without gradient, at most
-    `max_candidates` of them at a time.
+    `max_candidates` of them at a time. With `variables`, such as `draw_variables` draws, only
+    theirs: m (K - 1) + 1 evaluations, and f(x_b, z*) throughout the rows of the others.
     """
     _, num_variables, num_categories = code.shape
     loss_fn = checked(loss_fn, batch_size(code))
@@ -71,25 +73,91 @@ def single_flips(
     loss, compared = losses[:, 0], loss_fn.compared(code[:, tf.newaxis], losses)
     category = tf.argmax(code, axis=-1, output_type=tf.int32)  # [B, N]
     others = num_categories - 1
+    drawn = variables is not None
+    if not drawn:
+        variables = tf.range(num_variables)[tf.newaxis]
+    flipped = tf.one_hot(variables, num_variables, dtype=tf.int32)  # [B or 1, m, N]
 
     def candidates(index):  # [M] -> codes [B, M, N, K]
-        # Candidate i * (K - 1) + s - 1 moves coordinate i on by s categories, cyclically.
-        shift = tf.one_hot(index // others, num_variables, dtype=tf.int32)
+        # Candidate j * (K - 1) + s - 1 moves variable j of those on by s categories, cyclically.
+        shift = tf.gather(flipped, index // others, axis=1)
         shift *= (index % others + 1)[:, tf.newaxis]
         moved = (category[:, tf.newaxis] + shift) % num_categories
         return tf.one_hot(moved, num_categories, dtype=code.dtype)
 
-    count = num_variables * others
-    flips = losses_in_chunks(loss_fn, candidates, count, max_candidates)
-    by_shift = tf.concat(
-        [
-            tf.tile(compared[:, tf.newaxis], [1, num_variables, 1]),
-            tf.reshape(flips, [-1, num_variables, others]),
-        ],
-        axis=-1,
-    )
+    count = variables.shape[1]
+    flips = losses_in_chunks(loss_fn, candidates, count * others, max_candidates)
+    flips = tf.reshape(flips, [-1, count, others])
+    if drawn:
+        # Each variable takes the first row that is its own, or else one where nothing changes.
+        unchanged = tf.tile(compared[:, tf.newaxis], [1, 1, others])
+        own = tf.pad(flipped, [(0, 0), (0, 1), (0, 0)], constant_values=1)
+        row = tf.argmax(tf.transpose(own, [0, 2, 1]), axis=-1)
+        flips = tf.gather(tf.concat([flips, unchanged], axis=1), row, batch_dims=1)
+    by_shift = tf.concat([tf.tile(compared[:, tf.newaxis], [1, num_variables, 1]), flips], axis=-1)
     shift_of = (tf.range(num_categories) - category[..., tf.newaxis]) % num_categories
     return loss, tf.gather(by_shift, shift_of, batch_dims=2)
+
+
+def drawn_flips(
+    loss_fn: LossFn,
+    code: tf.Tensor,  # [B, N, K]
+    logits: tf.Tensor,  # [B, N, K]
+    count: int,
+    power: float,
+    seed: tf.Tensor,  # [2] int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`single_flips` of `count` variables an example, drawn where the posterior is undecided.
+
+    A variable is drawn in proportion to (1 - sum_k p_k^2)^power, a tenth of that for certain: what
+    a slope may be is bounded by it, with power 1 for p (f - E f), and, as its second moment goes
+    with the probability to flip, 1/2 for the difference of two argmaxes.
+
+    Returns:
+        The loss [B], the table [B, N, K] and weights [B, N, 1]: the slopes of the rows times their
+        weights have the mean of those of the whole table.
+    """
+    probabilities = tf.nn.softmax(tf.cast(tf.stop_gradient(logits), tf.float32))
+    undecided = 1.0 - tf.reduce_sum(probabilities**2, axis=-1)
+    importance = tf.maximum(undecided, 1e-6) ** power
+    importance += 0.1 * tf.reduce_mean(importance, axis=-1, keepdims=True)
+    variables, weight = draw_variables(importance, count, seed)
+    loss, table = single_flips(loss_fn, code, variables=variables)
+    return loss, table, weight[..., tf.newaxis]
+
+
+def draw_variables(
+    importance: tf.Tensor,  # [B, N]
+    count: int,
+    seed: tf.Tensor,  # [2] int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`count` of N variables an example, drawn systematically in proportion to their importance.
+
+    A sum over all variables is, in the mean, the sum over the drawn ones times their weights.
+
+    Args:
+        importance: positive.
+        count: draws; a variable that has more than 1 / count of all importance may come twice.
+        seed: of one uniform number an example.
+
+    Returns:
+        Variables int32 [B, count], ascending, and weights float32 [B, N]: how often a variable
+        was drawn, by how often it is in the mean.
+
+    Example:
+        >>> variables, weights = draw_variables(tf.ones([1, 4]), 2, [0, 0])
+        >>> variables.numpy(), weights.numpy()
+        (array([[0, 2]], dtype=int32), array([[2., 0., 2., 0.]], dtype=float32))
+    """
+    num_variables = importance.shape[1]
+    share = importance / tf.reduce_sum(importance, axis=-1, keepdims=True)
+    start = tf.random.stateless_uniform([tf.shape(share)[0], 1], seed)
+    points = (start + tf.range(count, dtype=tf.float32)) / count  # [B, count]
+    passed = points[..., tf.newaxis] >= tf.cumsum(share, axis=-1)[:, tf.newaxis]
+    variables = tf.reduce_sum(tf.cast(passed, tf.int32), axis=-1)
+    variables = tf.minimum(variables, num_variables - 1)  # The last sum may round to below 1.
+    drawn = tf.reduce_sum(tf.one_hot(variables, num_variables), axis=1)
+    return variables, drawn / (count * share)
 
 
 def of_candidates(

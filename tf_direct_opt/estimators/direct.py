@@ -7,6 +7,7 @@ from tf_direct_opt import direct, schedules, solvers, tables
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
+from tf_direct_opt.solvers.base import check_count
 
 # Right at step 0 of a training of any length. The schedule that trains best, a larger one while the
 # KL is switched off, is `schedules.two_phase`: its length is known to who knows that of the run.
@@ -25,7 +26,8 @@ class Direct(Estimator):
 
     Bias: (softmax(h) - softmax(h - eps f)) / eps against the true gradient, O(eps) for one-sided
     and O(eps^2) for central differences. Variance: O(1 / eps). Decoder evaluations: K for a whole
-    batch where N = 1; N (K - 1) + 1 an example otherwise, one of them with gradient.
+    batch where N = 1; N (K - 1) + 1 an example otherwise, one of them with gradient; with
+    `num_flipped` = m, m (K - 1) + 1.
 
     Args:
         epsilon: number or schedule, in 1/nats; by default 0.1.
@@ -33,6 +35,8 @@ class Direct(Estimator):
         table: "all_codes" (N = 1), "single_flips", "linearised", or "auto", the exact one of the
             first two.
         seed: integer seed of the noise; None draws one.
+        num_flipped: variables an example whose flips are decoded, drawn anew in every step where
+            the posterior is undecided; the gradient keeps its mean. None: all.
 
     Reports:
         `epsilon` and `flip_rate`, the share of examples with z*(eps) != z*.
@@ -41,7 +45,15 @@ class Direct(Estimator):
         Lorberbom et al., NeurIPS 2019, arXiv:1806.02867.
     """
 
-    def __init__(self, epsilon=None, difference="toward_better", table="auto", seed=None, **kwargs):
+    def __init__(
+        self,
+        epsilon=None,
+        difference="toward_better",
+        table="auto",
+        seed=None,
+        num_flipped=None,
+        **kwargs,
+    ):
         super().__init__(seed=seed, **kwargs)
         if epsilon is None:
             epsilon = DEFAULT_EPSILON
@@ -51,6 +63,14 @@ class Direct(Estimator):
         self.epsilon = schedules.get(epsilon, "epsilon")
         self.difference = difference
         self.table = table
+        self.num_flipped = (
+            None if num_flipped is None else check_count(num_flipped, "num_flipped", 1)
+        )
+        if num_flipped is not None and table not in ("auto", "single_flips"):
+            raise ValueError(
+                f"Expected table='single_flips' with `num_flipped`; received {table!r}, which "
+                "decodes no flips. Leave one of them out."
+            )
         self.solver = solvers.Categorical()
         self.report = Means(["epsilon", "flip_rate"])
 
@@ -59,12 +79,17 @@ class Direct(Estimator):
         epsilon = schedules.value(self.epsilon, step)
         noise = sample_gumbel(tf.shape(logits), self.seeds.next())
         scores, code = perturbed_argmax(logits, noise, self.solver)
-        table = self.table
+        table, weight = self.table, 1.0
         if table == "auto":
             table = "all_codes" if logits.shape[1] == 1 else "single_flips"
-        loss, loss_table = TABLES[table](loss_fn, code)
+        if self.num_flipped is None or self.num_flipped >= logits.shape[1]:
+            loss, loss_table = TABLES[table](loss_fn, code)
+        else:
+            loss, loss_table, weight = tables.drawn_flips(
+                loss_fn, code, logits, self.num_flipped, 0.5, self.seeds.next()
+            )
         loss, slope = direct.loss_with_difference(
-            loss, logits, scores, code, loss_table, epsilon, self.solver, self.difference
+            loss, logits, scores, code, loss_table, epsilon, self.solver, self.difference, weight
         )
         flipped = tf.reduce_any(slope != 0.0, axis=[1, 2])
         self.report.update_state({"epsilon": epsilon, "flip_rate": flipped}, tf.shape(loss)[0])
@@ -76,4 +101,5 @@ class Direct(Estimator):
             "epsilon": schedules.serialize(self.epsilon),
             "difference": self.difference,
             "table": self.table,
+            "num_flipped": self.num_flipped,
         }

@@ -8,6 +8,7 @@ from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import Categorical
+from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -17,20 +18,40 @@ class LocalExpectation(Estimator):
     It is the limit of the direct estimator as epsilon -> 0, averaged over the noise of the
     variable itself, and costs the same. Bias: none. Variance: from the other variables only;
     none where N = 1. Decoder evaluations: K for a whole batch where N = 1; N (K - 1) + 1 an
-    example otherwise, one of them with gradient.
+    example otherwise, one of them with gradient; with `num_flipped` = m, m (K - 1) + 1.
+
+    Args:
+        seed: integer seed of the noise; None draws one.
+        num_flipped: variables an example that are enumerated, drawn anew in every step where the
+            posterior is undecided; the gradient keeps its mean. None: all.
 
     References:
         Titsias, Lazaro-Gredilla, "Local Expectation Gradients for Black Box Variational
         Inference", NeurIPS 2015.
     """
 
+    def __init__(self, seed=None, num_flipped=None, **kwargs):
+        super().__init__(seed=seed, **kwargs)
+        self.num_flipped = (
+            None if num_flipped is None else check_count(num_flipped, "num_flipped", 1)
+        )
+
     def estimate(self, posterior, loss_fn, step):
         del step
         logits = posterior.logits
         noise = sample_gumbel(tf.shape(logits), self.seeds.next())
         _, code = perturbed_argmax(logits, noise, Categorical())
-        make_table = tables.all_codes if logits.shape[1] == 1 else tables.single_flips
-        loss, table = make_table(loss_fn, code)
+        weight = 1.0
+        if self.num_flipped is None or self.num_flipped >= logits.shape[1]:
+            make_table = tables.all_codes if logits.shape[1] == 1 else tables.single_flips
+            loss, table = make_table(loss_fn, code)
+        else:
+            loss, table, weight = tables.drawn_flips(
+                loss_fn, code, logits, self.num_flipped, 1.0, self.seeds.next()
+            )
         probabilities = tf.nn.softmax(tf.cast(tf.stop_gradient(logits), tf.float32))
         mean = tf.reduce_sum(probabilities * table, axis=-1, keepdims=True)
-        return attach_slope(loss, logits, probabilities * (table - mean))
+        return attach_slope(loss, logits, weight * probabilities * (table - mean))
+
+    def get_config(self):
+        return {**super().get_config(), "num_flipped": self.num_flipped}

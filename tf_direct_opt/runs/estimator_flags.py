@@ -14,6 +14,12 @@ flags.DEFINE_string(
 flags.DEFINE_float("temperature", 1.0, "First temperature of a relaxation.")
 flags.DEFINE_float("temperature_rate", 0.0, "Its exponential decay a step.", 0.0)
 flags.DEFINE_float("temperature_final", 0.1, "What it never falls below.")
+flags.DEFINE_integer(
+    "num_flipped",
+    None,
+    "Variables an image whose flips direct and local_expectation decode, drawn at random [all].",
+    lower_bound=1,
+)
 for _name in ("temperature", "temperature_final"):
     flags.register_validator(_name, lambda value: value > 0, "has to be positive")
 
@@ -28,6 +34,7 @@ def build(steps_an_epoch: int, **more):
         "temperature": schedules.FlooredExponentialDecay(
             FLAGS.temperature, FLAGS.temperature_rate, FLAGS.temperature_final
         ),
+        "num_flipped": FLAGS.num_flipped,
         "seed": FLAGS.seed,
         **more,
     }
