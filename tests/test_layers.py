@@ -4,6 +4,7 @@ import oracles
 import programs
 import pytest
 import tensorflow as tf
+from keras.src import testing
 
 from tf_direct_opt import schedules, solvers
 from tf_direct_opt.layers import PerturbedArgmax
@@ -305,3 +306,29 @@ def test_bad_arguments_are_refused(config, message):
 def test_wrong_logits_are_refused(shape):
     with pytest.raises(ValueError, match=r"Expected logits of shape .* at least 2 categories"):
         PerturbedArgmax()(tf.zeros(shape))
+
+
+@pytest.mark.filterwarnings("ignore:`shuffle=True`", "ignore:The model does not have any trainable")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"epsilon": 0.5},
+        pytest.param(
+            {"loss_scale": "relative", "difference": "central", "num_samples": 2},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"loss_scale": "relative", "learn_noise_scale": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_what_keras_asks_of_every_layer(config):
+    testing.TestCase().run_layer_test(
+        PerturbedArgmax,
+        init_kwargs={"seed": 0, **config},
+        input_shape=(2, 5),
+        expected_output_shape=(2, 5),
+        expected_num_losses=None,
+        expected_num_trainable_weights=int("learn_noise_scale" in config),
+        expected_num_non_trainable_weights=1,  # The number of draws.
+        expected_num_seed_generators=0,
+        supports_masking=True,
+    )

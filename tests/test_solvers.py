@@ -515,6 +515,12 @@ def test_edges_of_a_grid_are_ordered_row_by_row():
     assert solvers.grid_edges(2, 3) == [(0, 1), (1, 2), (0, 3), (1, 4), (2, 5), (3, 4), (4, 5)]
 
 
+def test_a_slow_solver_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr("tf_direct_opt.solvers.base.SLOW_SECONDS", -1.0)
+    with pytest.warns(RuntimeWarning, match="one of 3 problems took 0 s, and every training step"):
+        solvers.Assignment()(tf.zeros([3, 2, 2]))
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_function_in_numpy_is_a_solver_by_its_name(batched):
     name = f"test_solvers/best_{batched}"

@@ -19,6 +19,8 @@ with arguments have `get_config`, from which `solvers.get` makes them again.
 """
 
 import os
+import time
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,6 +29,9 @@ import tensorflow as tf
 
 from tf_direct_opt.perturbation import check_finite
 from tf_direct_opt.types import Solver
+
+# Of one batch; training, which solves at least two in every step, seems to stand still.
+SLOW_SECONDS = 10.0
 
 
 def supports_jit(solver: Solver) -> bool:
@@ -103,11 +108,25 @@ def solve_in_python(
     """A solver in NumPy as one operation of the graph, for the whole batch.
 
     An exception of the solver surfaces as itself in eager mode. In graph mode TensorFlow wraps
-    it: type and message are in the text of the tf.errors.OpError that is raised instead.
+    it: type and message are in the text of the tf.errors.OpError that is raised instead. A batch
+    that takes longer than `SLOW_SECONDS` is said once, as a RuntimeWarning.
     """
-    code = tf.numpy_function(
-        lambda batch: np.asarray(solve_batch(batch), batch.dtype), [scores], scores.dtype
-    )
+
+    def timed(batch):
+        start = time.monotonic()
+        code = np.asarray(solve_batch(batch), batch.dtype)
+        seconds = time.monotonic() - start
+        if seconds > SLOW_SECONDS:
+            warnings.warn(
+                f"Expected a solver of less than {SLOW_SECONDS:g} s a batch; one of {len(batch)} "
+                f"problems took {seconds:.0f} s, and every training step solves two or more. "
+                "Please give smaller batches or problems, threads, or a solver with a limit.",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+        return code
+
+    code = tf.numpy_function(timed, [scores], scores.dtype)
     code.set_shape(scores.shape)
     return code
 
