@@ -75,6 +75,7 @@ def build_model(feed):
         generative=not FLAGS.supervised,
         kl_weight=vae_flags.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
+        likelihood=FLAGS.likelihood,
         encoder=_encoder(num_classes, feed.images.image_shape),
         seed=FLAGS.seed,
     )

@@ -68,6 +68,7 @@ def build_model(feed):
         difference=FLAGS.difference,
         kl_weight=vae_flags.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
+        likelihood=FLAGS.likelihood,
         seed=FLAGS.seed,
     )
 

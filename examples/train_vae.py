@@ -34,14 +34,16 @@ def build_model(feed):
     """The `DiscreteVAE` that the flags describe."""
     import tf_direct_opt as tdo
 
+    per_pixel = tdo.likelihoods.get(FLAGS.likelihood).outputs_per_pixel
     return tdo.models.DiscreteVAE(
         num_variables=FLAGS.num_variables,
         num_categories=FLAGS.k,
         estimator=estimator_flags.build(feed.steps),
         kl_weight=vae_flags.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
+        likelihood=FLAGS.likelihood,
         encoder=network("encoder_units", FLAGS.num_variables * FLAGS.k),
-        decoder=network("decoder_units", math.prod(feed.images.image_shape)),
+        decoder=network("decoder_units", per_pixel * math.prod(feed.images.image_shape)),
         num_eval_samples=FLAGS.eval_samples,
     )
 

@@ -55,6 +55,7 @@ RUN = [
     ("--flagfile=/nowhere", "/nowhere"),
     (f"--flagfile={HERE}/latin1.flags", "utf-8"),
     ("--hidden_units=0", "hidden_units"),
+    ("--likelihood=poisson", "<bernoulli|gaussian|discretised_logistic|categorical>"),
     ("--epsilon=0", "has to be positive"),
     ("--epsilon=nan", "epsilon"),
     ("--epsilon=inf", "--epsilon to be a finite number"),

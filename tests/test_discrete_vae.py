@@ -102,6 +102,7 @@ def test_fit_reports_what_it_trains_and_validation_what_it_measures():
     history = fit(make_model(), validation_data=(stripes(100),))
     training = {"loss", "reconstruction", "kl", "kl_weight", "epsilon", "flip_rate"}
     evaluation = {"val_loss", "val_reconstruction", "val_kl", "val_negative_log_likelihood"}
+    evaluation.add("val_bits_per_dimension")
     both = {"code_perplexity", "val_code_perplexity"}
     assert set(history) == training | evaluation | both
     assert all(len(values) == 3 and np.isfinite(values).all() for values in history.values())

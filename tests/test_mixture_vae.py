@@ -383,6 +383,7 @@ def test_fit_and_evaluate_report_what_the_documentation_says():
     test = evaluate(model, *labelled_stripes())
     assert set(test) == {
         "loss", "reconstruction", "kl", "importance_weighted_nll", "code_perplexity", "accuracy",
+        "bits_per_dimension",
     }  # fmt: skip
     assert test["reconstruction"] + test["kl"] == pytest.approx(test["loss"], rel=1e-5)
     assert test == evaluate(model, *labelled_stripes())

@@ -90,6 +90,7 @@ def test_fit_and_evaluate_report_what_the_documentation_says():
     assert set(evaluate(make_model())) == {
         "loss", "reconstruction", "kl", "entropy", "unary_kl", "perturbed_reconstruction",
         "importance_weighted_nll", "negative_log_likelihood", "code_perplexity",
+        "bits_per_dimension",
     }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
     assert (line["num_labels"], line["estimator"], line["supervised"]) == (50, "direct", False)
     assert set(metrics["test"]) == {
         "negative_elbo", "reconstruction", "kl", "importance_weighted_nll", "accuracy",
-        "code_perplexity",
+        "code_perplexity", "bits_per_dimension",
     }  # fmt: skip
     counts = np.array(metrics["confusion_matrix"])
     assert counts.shape == (10, 10)

@@ -37,7 +37,7 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
     assert set(metrics["test"]) == {
         "negative_elbo", "reconstruction", "kl", "entropy", "unary_kl",
         "perturbed_reconstruction", "importance_weighted_nll", "negative_log_likelihood",
-        "code_perplexity",
+        "code_perplexity", "bits_per_dimension",
     }  # fmt: skip
     assert metrics["schedules"]["epsilon"] == 0.2
     assert metrics["flags"]["solver"] == "enumerate"

@@ -55,6 +55,7 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
     assert line["k"] == 5
     assert set(metrics["test"]) == {
         "negative_elbo", "negative_log_likelihood", "reconstruction", "kl", "code_perplexity",
+        "bits_per_dimension",
     }  # fmt: skip
     assert metrics["seed"] == 0
     assert metrics["epochs"] == 4

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from tf_direct_opt import losses, schedules
+from tf_direct_opt import likelihoods, schedules
 from tf_direct_opt.estimators import Estimator
 from tf_direct_opt.loss_fn import WithInference
 from tf_direct_opt.metrics import CodePerplexity, Means, mean_over_examples
@@ -25,7 +25,7 @@ _LAYER_ARGUMENTS = {"name", "dtype", "trainable", "activity_regularizer", "autoc
 
 
 class Autoencoder(keras.Model):
-    """An encoder to the parameters of a posterior, and a decoder to Bernoulli pixels.
+    """An encoder to the parameters of a posterior, and a decoder to those of a likelihood.
 
     A subclass gives `call`, `compute_loss` and `pictures`; the two networks, steps and reports are
     here.
@@ -39,8 +39,11 @@ class Autoencoder(keras.Model):
         kl_weight: beta, number or schedule of the optimizer's iterations.
         hidden_units: width of the hidden layer of the default encoder and decoder.
         encoder: Keras model, images [B, *image] -> the parameters of the posterior, in any shape.
-        decoder: Keras model, [B, decoder_size] -> pixel logits [B, *image] or [B, P].
+        decoder: Keras model, [B, decoder_size] -> the outputs that the likelihood takes, C a pixel:
+            [B, *image] or [B, P] where C = 1; else the C of a pixel stand together.
         num_eval_samples: draws for what `evaluate` estimates.
+        likelihood: distribution of the pixels: name, `likelihoods.Likelihood` or function from the
+            decoder's outputs to a TFP distribution.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Autoencoder(keras.Model):
         encoder=None,
         decoder=None,
         num_eval_samples=100,
+        likelihood="bernoulli",
         **kwargs,
     ):
         unknown = sorted(set(kwargs) - _LAYER_ARGUMENTS)
@@ -74,6 +78,7 @@ class Autoencoder(keras.Model):
         self.posterior = posterior
         # Before the networks, which may be made later: an optimizer's state goes by the order.
         self.estimator = estimator
+        self.likelihood = likelihoods.get(likelihood)
         self.num_variables = posterior.num_variables
         self.num_categories = posterior.num_categories
         self.decoder_size = decoder_size
@@ -83,7 +88,7 @@ class Autoencoder(keras.Model):
         self.decoder = decoder
         self.num_eval_samples = check_count(num_eval_samples, "num_eval_samples", 1)
         self.training_report = Means(trained)
-        self.evaluation_report = Means(evaluated)
+        self.evaluation_report = Means([*evaluated, "bits_per_dimension"])
         self.code_perplexity = CodePerplexity(self.num_variables, self.num_categories)
 
     def compile(self, optimizer="rmsprop", **kwargs):
@@ -134,30 +139,46 @@ class Autoencoder(keras.Model):
                 ],
                 name="encoder",
             )
-        if self.decoder is None:
-            self.decoder = keras.Sequential(
+        decoder = self.decoder
+        if decoder is None:
+            decoder = keras.Sequential(
                 [
                     keras.layers.Dense(self.hidden_units, activation="relu"),
-                    keras.layers.Dense(self.num_pixels),
+                    keras.layers.Dense(self.num_pixels * (self.likelihood.outputs_per_pixel or 1)),
                 ],
                 name="decoder",
             )
-        for network, shape, size in (
-            (self.encoder, (None, *self.image_shape), num_parameters),
-            (self.decoder, (None, self.decoder_size), self.num_pixels),
+        else:  # After the encoder, as in a model that is loaded: see above of the order.
+            self._tracker.untrack(decoder)
+        self.decoder = decoder
+        for network, shape, unit, count in (
+            (self.encoder, (None, *self.image_shape), num_parameters, 1),
+            (
+                self.decoder,
+                (None, self.decoder_size),
+                self.num_pixels,
+                self.likelihood.outputs_per_pixel,
+            ),
         ):
             if not network.built:
                 network.build(shape)
             output_shape = network.compute_output_shape(shape)
-            if math.prod(output_shape[1:]) != size:
+            received, rest = divmod(math.prod(output_shape[1:]), unit)
+            if rest or received != (count or max(received, 1)):
+                size = f"a multiple of {unit}" if count is None else unit * count
                 raise ValueError(
                     f"Expected {size} outputs an example from `{network.name}`; received the "
                     f"output shape {tuple(output_shape)}. Please match "
                     f"{self.posterior.kind.parameter_name} {parameter_shape}, {self.decoder_size} "
-                    f"inputs of the decoder and num_pixels = {self.num_pixels}."
+                    f"inputs of the decoder, num_pixels = {self.num_pixels} and the outputs a "
+                    f"pixel of the likelihood {self.likelihood.name}."
                 )
-        if not self.estimator.built:
-            self.estimator.build(self.estimator_shape)
+        for layer, shape in (
+            (self.estimator, self.estimator_shape),
+            (self.likelihood, (None, self.num_pixels)),
+        ):
+            if not layer.built:
+                layer.build(shape)
         self.built = True
 
     @property
@@ -174,12 +195,12 @@ class Autoencoder(keras.Model):
         outputs = self.encoder(images, training=training)
         return tf.reshape(outputs, [-1, *self.posterior.parameter_shape])
 
-    def pixel_logits(
+    def decoder_outputs(
         self,
         codes: tf.Tensor,  # [S, M, *], decoder_size numbers each
         training: bool,
     ) -> tf.Tensor:
-        """What the decoder makes of each: [S, M, P]."""
+        """What the decoder makes of each, as the likelihood takes it: [S, M, P, C]."""
         if not self.built:
             raise ValueError(
                 f"Expected a {type(self).__name__} that has seen images, whose size its decoder "
@@ -189,16 +210,17 @@ class Autoencoder(keras.Model):
         static, dynamic = codes.shape, tf.shape(codes)
         outer = [dynamic[i] if static[i] is None else static[i] for i in (0, 1)]
         flat = tf.reshape(codes, [-1, self.decoder_size])
-        return tf.reshape(self.decoder(flat, training=training), [*outer, self.num_pixels])
+        outputs = self.decoder(flat, training=training)
+        per_pixel = math.prod(outputs.shape[1:]) // self.num_pixels
+        return tf.reshape(outputs, [*outer, self.num_pixels, per_pixel])
 
     def pixel_means(
         self,
         codes: tf.Tensor,  # [B, *], decoder_size numbers each
     ) -> tf.Tensor:
-        """Bernoulli means: float32 [B, *image]."""
-        pixel_logits = self.pixel_logits(codes[tf.newaxis], training=False)
-        means = tf.sigmoid(tf.cast(pixel_logits, tf.float32))
-        return tf.reshape(means, [-1, *self.image_shape])
+        """The expected images: float32 [B, *image]."""
+        outputs = self.decoder_outputs(codes[tf.newaxis], training=False)
+        return tf.reshape(self.likelihood.means(outputs), [-1, *self.image_shape])
 
     def reconstruction_loss(
         self,
@@ -208,7 +230,8 @@ class Autoencoder(keras.Model):
     ) -> tf.Tensor:
         """-log p(x | z) of every code, nats, summed over pixels: [B, M]."""
         flat = tf.reshape(images, [-1, self.num_pixels])
-        return losses.bernoulli_nll(flat, self.pixel_logits(codes, training))
+        outputs = self.decoder_outputs(codes, training)
+        return self.likelihood.negative_log_likelihood(flat, outputs)
 
     def with_inference(
         self,
@@ -228,8 +251,12 @@ class Autoencoder(keras.Model):
         training: bool,
     ) -> tf.Tensor:
         """Reports the values; the scalar that is differentiated: mean over the batch, penalties."""
-        report = self.training_report if training else self.evaluation_report
-        report.update_state(values, tf.shape(loss)[0])
+        if training:
+            self.training_report.update_state(values, tf.shape(loss)[0])
+        else:
+            bits = loss / (self.num_pixels * math.log(2.0))
+            values = {**values, "bits_per_dimension": bits}
+            self.evaluation_report.update_state(values, tf.shape(loss)[0])
         if sample_weight is not None:
             loss *= _one_an_example(sample_weight, loss)
         loss = mean_over_examples(loss)
@@ -334,6 +361,7 @@ class Autoencoder(keras.Model):
             "encoder": network(self.encoder),
             "decoder": network(self.decoder),
             "num_eval_samples": self.num_eval_samples,
+            "likelihood": keras.saving.serialize_keras_object(self.likelihood),
         }
 
     @classmethod

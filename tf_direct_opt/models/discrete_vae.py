@@ -10,7 +10,7 @@ from tf_direct_opt.solvers.base import check_count
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
 class DiscreteVAE(VAE):
-    """A VAE with N categorical latent variables of K categories and a Bernoulli decoder.
+    """A VAE with N categorical latent variables of K categories.
 
     Training minimises E_q f(x, z) + beta KL(q(z|x) || uniform), with f = -log p(x | z) in nats,
     summed over pixels, averaged over the batch. The gradient of the first term towards the
@@ -26,20 +26,22 @@ class DiscreteVAE(VAE):
         hidden_units: width of the hidden layer of the default encoder and decoder (P-300-NK and
             NK-300-P with ReLU, the paper's).
         encoder: Keras model, images [B, *image] -> [B, N * K] or [B, N, K]; None for the default.
-        decoder: Keras model, codes [B, N * K] -> pixel logits [B, *image] or [B, P]; None for the
-            default.
+        decoder: Keras model, codes [B, N * K] -> [B, *image] or [B, P], pixel logits or what
+            else the likelihood takes of each pixel; None for the default.
         num_eval_samples: draws for the bounds reported by `evaluate` where N > 1.
+        likelihood: of the pixels: "bernoulli", "gaussian", another name or object of `likelihoods`,
+            or a function from the decoder's outputs to a TFP distribution.
         seed: integer seed of the estimator's noise (with an estimator given by name).
 
-    Inputs: images [B, *image], values in [0, 1]; a Bernoulli likelihood expects them binary.
+    Inputs: images [B, *image], values in [0, 1]; the Bernoulli likelihood expects them binary.
 
     `fit` reports loss, reconstruction, kl, kl_weight, code_perplexity and what the estimator
     reports. `evaluate` reports, with beta = 1 whatever the schedule: loss = the -ELBO,
-    reconstruction, kl, code_perplexity, and
+    reconstruction, kl, code_perplexity, bits_per_dimension (-ELBO / (P log 2)), and
       * N = 1: negative_log_likelihood, -log p(x); this and the -ELBO exact, by enumeration;
       * N > 1: importance_weighted_nll, a bound on -log p(x); both from `num_eval_samples` draws.
     `predict` returns a dict of logits, probabilities and code [B, N, K], and reconstruction
-    [B, *image], the Bernoulli means decoded from the most probable code.
+    [B, *image], the image that is expected given the most probable code.
 
     Raises:
         ValueError: arguments out of range, or an encoder or decoder whose output does not fit.
@@ -67,6 +69,7 @@ class DiscreteVAE(VAE):
         encoder=None,
         decoder=None,
         num_eval_samples=100,
+        likelihood="bernoulli",
         seed=None,
         **kwargs,
     ):
@@ -87,6 +90,7 @@ class DiscreteVAE(VAE):
             encoder=encoder,
             decoder=decoder,
             num_eval_samples=num_eval_samples,
+            likelihood=likelihood,
             **kwargs,
         )
 

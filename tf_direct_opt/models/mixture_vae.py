@@ -62,8 +62,11 @@ class MixtureVAE(Autoencoder):
         hidden_units: width of the hidden layer of the default encoder and decoder
             (P-300-K(1 + 2 D) and K D-300-P with ReLU).
         encoder: Keras model, images [B, *image] -> [B, K (1 + 2 D)]; None for the default.
-        decoder: Keras model, [B, K D] -> pixel logits [B, *image] or [B, P]; None for the default.
+        decoder: Keras model, [B, K D] -> [B, *image] or [B, P], pixel logits or what
+            else the likelihood takes of each pixel; None for the default.
         num_eval_samples: draws of w for what `evaluate` estimates; z is enumerated.
+        likelihood: of the pixels: "bernoulli", "gaussian", another name or object of `likelihoods`,
+            or a function from the decoder's outputs to a TFP distribution.
         seed: integer seed of the noise.
 
     Inputs: images [B, *image], values in [0, 1], and integer labels [B], -1 where there is none;
@@ -72,10 +75,10 @@ class MixtureVAE(Autoencoder):
     `fit` reports loss, reconstruction, kl, kl_weight, label_loss, code_perplexity, accuracy (over
     the labelled images) and what the estimator reports. `evaluate` reports, with beta = 1 and
     without a look at the labels: loss = the -ELBO, reconstruction, kl, importance_weighted_nll (a
-    bound on -log p(x) from `num_eval_samples` draws of w under each class), code_perplexity; and
-    accuracy over the labelled images, 0 where there are none. `predict` returns a dict of
-    parameters, probabilities [B, K], code [B, 1, K] and reconstruction [B, *image], decoded from
-    the most probable class and the mean of its component.
+    bound on -log p(x) from `num_eval_samples` draws of w under each class), code_perplexity,
+    bits_per_dimension (-ELBO / (P log 2)); and accuracy over the labelled images, 0 where there are
+    none. `predict` returns a dict of parameters, probabilities [B, K], code [B, 1, K] and
+    reconstruction [B, *image], decoded from the most probable class and the mean of its component.
 
     Raises:
         ValueError: arguments out of range, or an encoder or decoder whose output does not fit.
@@ -111,6 +114,7 @@ class MixtureVAE(Autoencoder):
         encoder=None,
         decoder=None,
         num_eval_samples=1,
+        likelihood="bernoulli",
         seed=None,
         **kwargs,
     ):
@@ -144,6 +148,7 @@ class MixtureVAE(Autoencoder):
             encoder=encoder,
             decoder=decoder,
             num_eval_samples=num_eval_samples,
+            likelihood=likelihood,
             **kwargs,
         )
         self.gaussian_dim = gaussian_dim
@@ -169,6 +174,7 @@ class MixtureVAE(Autoencoder):
         super().build(input_shape)
         if not self.generative:
             self.decoder.trainable = False
+            self.likelihood.trainable = False
 
     def call(self, images, training=False):
         parameters = self.encode(images, training)
@@ -188,11 +194,11 @@ class MixtureVAE(Autoencoder):
         code: tf.Tensor,  # [B, 1, K]
         gaussian: tf.Tensor,  # [B, D]
     ) -> tf.Tensor:
-        """Bernoulli means of the images of B classes and Gaussian vectors: float32 [B, *image]."""
+        """The expected images of B classes and Gaussian vectors: float32 [B, *image]."""
         return self.pixel_means(tf.einsum("bnk,bd->bkd", code, gaussian))
 
     def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
-        """Decodes draws from the prior: Bernoulli means [num_images, *image]."""
+        """Decodes draws from the prior: expected images [num_images, *image]."""
         shape, categories = [check_count(num_images, "num_images", 1), 1], self.num_categories
         seed, other = two_seeds(seed)
         category = tf.random.stateless_uniform(shape, seed, 0, categories, tf.int32)

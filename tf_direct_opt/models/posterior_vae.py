@@ -28,16 +28,18 @@ class PosteriorVAE(VAE):
         hidden_units: width of the hidden layer of the default encoder and decoder.
         encoder: Keras model, images [B, *image] -> the parameters of q, in any shape; None for the
             default.
-        decoder: Keras model, codes [B, N K] -> pixel logits [B, *image] or [B, P]; None for the
-            default.
+        decoder: Keras model, codes [B, N K] -> [B, *image] or [B, P], pixel logits or what
+            else the likelihood takes of each pixel; None for the default.
         num_eval_samples: draws for what `evaluate` estimates.
+        likelihood: of the pixels: "bernoulli", "gaussian", another name or object of `likelihoods`,
+            or a function from the decoder's outputs to a TFP distribution.
         seed: integer seed of the estimator's noise (with an estimator given by name).
 
     `fit` reports loss, reconstruction, kl, kl_weight, code_perplexity and what the estimator
     reports. `evaluate` reports, with beta = 1, loss = reconstruction + kl, the -ELBO of q; its
-    entropy; importance_weighted_nll, a bound on -log p(x); and, up to 2^15 configurations,
-    negative_log_likelihood, -log p(x): it and the -ELBO are then exact. `predict` returns the
-    parameters, probabilities and code [B, N, K], and reconstruction [B, *image].
+    entropy; bits_per_dimension; importance_weighted_nll, a bound on -log p(x); and, up to 2^15
+    configurations, negative_log_likelihood, -log p(x): it and the -ELBO are then exact. `predict`
+    returns the parameters, probabilities and code [B, N, K], and reconstruction [B, *image].
 
     Example:
         >>> chain = posteriors.get("chain", num_variables=3, num_categories=2)
@@ -59,6 +61,7 @@ class PosteriorVAE(VAE):
         encoder=None,
         decoder=None,
         num_eval_samples=100,
+        likelihood="bernoulli",
         seed=None,
         **kwargs,
     ):
@@ -90,17 +93,23 @@ class PosteriorVAE(VAE):
             encoder=encoder,
             decoder=decoder,
             num_eval_samples=num_eval_samples,
+            likelihood=likelihood,
             **kwargs,
         )
 
     def bounds(self, posterior, loss_fn):
         figures = all_bounds(
-            posterior, loss_fn, self.num_eval_samples, self.decodes_all, self.evaluation_seed()
+            posterior,
+            loss_fn,
+            self.num_eval_samples,
+            self.decodes_all,
+            self.likelihood.codes_at_once,
+            self.evaluation_seed(),
         )
         return {**figures, "entropy": posterior.entropy()}
 
     def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
-        """Decodes draws from the uniform prior: Bernoulli means [num_images, *image]."""
+        """Decodes draws from the uniform prior: expected images [num_images, *image]."""
         count = check_count(num_images, "num_images", 1)
         prior = self.posterior(tf.zeros([1, *self.posterior.parameter_shape]))
         return self.decode(prior.sample(count, two_seeds(seed)[0])[0])

@@ -64,16 +64,18 @@ class StructuredVAE(VAE):
         hidden_units: width of the hidden layer of the default encoder and decoder (P-300-d and
             2n-300-P with ReLU, d = n + n (n - 1) / 2).
         encoder: Keras model, images [B, *image] -> potentials [B, d]; None for the default.
-        decoder: Keras model, codes [B, 2 n] -> pixel logits [B, *image] or [B, P]; None for the
-            default.
+        decoder: Keras model, codes [B, 2 n] -> [B, *image] or [B, P], pixel logits or what
+            else the likelihood takes of each pixel; None for the default.
         num_eval_samples: draws for what `evaluate` estimates.
+        likelihood: of the pixels: "bernoulli", "gaussian", another name or object of `likelihoods`,
+            or a function from the decoder's outputs to a TFP distribution.
         seed: integer seed of the estimator's noise.
 
-    Inputs: images [B, *image], values in [0, 1]; a Bernoulli likelihood expects them binary.
+    Inputs: images [B, *image], values in [0, 1]; the Bernoulli likelihood expects them binary.
 
     `fit` reports loss, reconstruction, kl, kl_weight, code_perplexity, epsilon and flip_rate.
     `evaluate` reports, with beta = 1:
-      * loss = reconstruction + kl, the -ELBO of q, and its entropy;
+      * loss = reconstruction + kl, the -ELBO of q, its entropy, and bits_per_dimension;
       * importance_weighted_nll, a bound on -log p(x) from `num_eval_samples` draws of q;
       * unary_kl, the KL of the unary potentials alone, and perturbed_reconstruction, f at one
         perturbed argmax an image: the sum of these two is what the authors report. It is no bound;
@@ -116,6 +118,7 @@ class StructuredVAE(VAE):
         decoder=None,
         num_eval_samples=100,
         averaged=False,
+        likelihood="bernoulli",
         seed=None,
         **kwargs,
     ):
@@ -194,6 +197,7 @@ class StructuredVAE(VAE):
             encoder=encoder,
             decoder=decoder,
             num_eval_samples=num_eval_samples,
+            likelihood=likelihood,
             **kwargs,
         )
         self.structure = structure
@@ -214,7 +218,8 @@ class StructuredVAE(VAE):
         n, seed = self.num_variables, self.evaluation_seed()
         unary = PairwiseBinary(posterior.parameters[:, :n], n, couplings=False)
         decode_all = n <= MAX_DECODED_VARIABLES
-        figures = all_bounds(posterior, loss_fn, self.num_eval_samples, decode_all, seed)
+        at_once = self.likelihood.codes_at_once
+        figures = all_bounds(posterior, loss_fn, self.num_eval_samples, decode_all, at_once, seed)
         perturbed = self.estimator.draw(posterior, seed)
         return {
             **figures,

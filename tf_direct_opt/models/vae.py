@@ -12,12 +12,9 @@ from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import LossFn
 
-# Codes that are decoded at once where all are: 13 MB of pixel logits for 784 pixels.
-_DECODED_AT_ONCE = 4096
-
 
 class VAE(Autoencoder):
-    """A Bernoulli decoder of codes [B, N, K] under a uniform prior, and a posterior over them.
+    """A decoder of codes [B, N, K] under a uniform prior, and a posterior over them.
 
     Training minimises E_q f(x, z) + beta KL(q(z|x) || uniform), with f = -log p(x | z) in nats,
     summed over pixels, averaged over the batch. One step, from the images to the loss:
@@ -97,13 +94,13 @@ class VAE(Autoencoder):
         self,
         code: tf.Tensor,  # [B, N, K]
     ) -> tf.Tensor:
-        """Bernoulli means of the images of B codes: float32 [B, *image]."""
+        """The expected images of B codes: float32 [B, *image]."""
         code = tf.cast(code, tf.float32)
         check_shape(code.shape, (self.num_variables, self.num_categories), "a code")
         return self.pixel_means(code)
 
     def sample(self, num_images: int, seed: int | None = None) -> tf.Tensor:
-        """Decodes draws from the uniform prior: Bernoulli means [num_images, *image]."""
+        """Decodes draws from the uniform prior: expected images [num_images, *image]."""
         shape = [check_count(num_images, "num_images", 1), self.num_variables]
         category = tf.random.stateless_uniform(
             shape, two_seeds(seed)[0], 0, self.num_categories, tf.int32
@@ -143,6 +140,7 @@ def all_bounds(
     loss_fn: LossFn,
     num_samples: int,
     decode_all: bool,
+    codes_at_once: int,
     seed: tf.Tensor,  # [2] int
 ) -> dict[str, tf.Tensor]:
     """E_q f and bounds on -log p(x), nats, [B] each: exact, and with it -log p(x), or sampled.
@@ -152,13 +150,14 @@ def all_bounds(
         loss_fn: f.
         num_samples: draws for what is estimated.
         decode_all: whether every configuration is decoded, once for the whole batch.
+        codes_at_once: configurations that are decoded together then.
         seed: of the draws.
     """
     if not decode_all:
         return sampled_bounds(
             posterior, lambda codes: tables.losses_of(loss_fn, codes), num_samples, seed
         )
-    every = losses_of_all(loss_fn, posterior)
+    every = losses_of_all(loss_fn, posterior, codes_at_once)
     return {
         **sampled_bounds(
             posterior,
@@ -188,11 +187,11 @@ def sampled_bounds(
     }
 
 
-def losses_of_all(loss_fn: LossFn, posterior: Posterior) -> tf.Tensor:
+def losses_of_all(loss_fn: LossFn, posterior: Posterior, codes_at_once: int) -> tf.Tensor:
     """Losses [B, num_configurations], each configuration decoded once for the whole batch."""
     return tables.losses_in_chunks(
         loss_fn,
         lambda index: posterior.configurations(index)[tf.newaxis],
         posterior.num_configurations,
-        _DECODED_AT_ONCE,
+        codes_at_once,
     )

@@ -253,7 +253,7 @@ def _write_codes(run: Run, model) -> None:
     from tf_direct_opt import callbacks, files
 
     grid = callbacks.image_grid(model.decoded_codes()).numpy()
-    pixels = np.kron(grid[..., 0], np.ones((4, 4)))[..., np.newaxis]
+    pixels = np.kron(np.clip(grid, 0.0, 1.0), np.ones((4, 4, 1)))
     with files.replacing(run.directory / "codes.png") as temporary:
         temporary.write_bytes(tf.io.encode_png(np.uint8(np.round(255 * pixels))).numpy())
 

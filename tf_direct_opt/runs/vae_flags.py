@@ -1,4 +1,4 @@
-"""Flags of the programs that train a VAE: its width, epsilon and beta."""
+"""Flags of the programs that train a VAE: its width, likelihood, epsilon and beta."""
 
 import math
 
@@ -9,6 +9,12 @@ from tf_direct_opt.runs import presets
 FLAGS = flags.FLAGS
 
 flags.DEFINE_integer("hidden_units", 300, "Width of the hidden layers.", lower_bound=1)
+flags.DEFINE_enum(
+    "likelihood",
+    "bernoulli",
+    ["bernoulli", "gaussian", "discretised_logistic", "categorical"],
+    "Of the pixels. All but the first want them as they are: --binarize=none.",
+)
 flags.DEFINE_enum(
     "epsilon_schedule",
     "two_phase",
