@@ -21,6 +21,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_integer("k", 10, "Categories a variable.", lower_bound=2)
 flags.DEFINE_integer("num_variables", 1, "Categorical variables.", lower_bound=1)
+flags.DEFINE_enum("prior", "uniform", ["uniform", "learned"], "Of the codes.")
 flags.DEFINE_list("encoder_units", None, "Widths of the encoder's layers [--hidden_units].")
 flags.DEFINE_list("decoder_units", None, "Widths of the decoder's layers [--hidden_units].")
 flags.DEFINE_integer("eval_samples", 100, "Draws an image of an evaluation.", lower_bound=1)
@@ -42,6 +43,7 @@ def build_model(feed):
         kl_weight=vae_flags.kl_weight(feed.steps),
         hidden_units=FLAGS.hidden_units,
         likelihood=FLAGS.likelihood,
+        prior=FLAGS.prior,
         encoder=network("encoder_units", FLAGS.num_variables * FLAGS.k),
         decoder=network("decoder_units", per_pixel * math.prod(feed.images.image_shape)),
         num_eval_samples=FLAGS.eval_samples,

@@ -86,6 +86,7 @@ LINES = {
         ("--k=two", "k=two"),
         ("--k=1000000", "fit into memory"),
         ("--num_variables=0", "num_variables"),
+        ("--prior=normal", "<uniform|learned>"),
         ("--encoder_units=x", "Expected integers of at least 1 in --encoder_units"),
         ("--decoder_units=0", "Expected integers of at least 1 in --decoder_units"),
         ("--eval_samples=0", "eval_samples"),

@@ -44,8 +44,11 @@ def bernoulli_nll(
 
 def exact_negative_log_likelihood(
     losses: tf.Tensor,  # [B, K]
+    log_prior: tf.Tensor | None = None,  # [K]
 ) -> tf.Tensor:
-    """-log p(x) = -logsumexp_z(-f(x, z) - log K) under a uniform prior over all K codes: [B]."""
+    """-log p(x) = -logsumexp_z(log p(z) - f(x, z)) over all K codes, uniform by default: [B]."""
+    if log_prior is not None:
+        return -tf.reduce_logsumexp(log_prior - losses, axis=-1)
     num_codes = tf.cast(tf.shape(losses)[-1], losses.dtype)
     return tf.math.log(num_codes) - tf.reduce_logsumexp(-losses, axis=-1)
 

@@ -61,6 +61,11 @@ class Autoencoder(keras.Model):
         likelihood="bernoulli",
         **kwargs,
     ):
+        if "prior" in kwargs:
+            raise ValueError(
+                f"Expected no `prior`, which is uniform in a {type(self).__name__}; received "
+                f"{kwargs['prior']!r}. DiscreteVAE, of independent variables, can learn one."
+            )
         unknown = sorted(set(kwargs) - _LAYER_ARGUMENTS)
         if unknown:
             raise ValueError(

@@ -1,6 +1,7 @@
 """A VAE of discrete codes: encoder + posterior + estimator + decoder."""
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -14,13 +15,13 @@ from tf_direct_opt.types import LossFn
 
 
 class VAE(Autoencoder):
-    """A decoder of codes [B, N, K] under a uniform prior, and a posterior over them.
+    """A decoder of codes [B, N, K] under a prior, uniform by default, and a posterior over them.
 
-    Training minimises E_q f(x, z) + beta KL(q(z|x) || uniform), with f = -log p(x | z) in nats,
+    Training minimises E_q f(x, z) + beta KL(q(z|x) || prior), with f = -log p(x | z) in nats,
     summed over pixels, averaged over the batch. One step, from the images to the loss:
 
         parameters = encoder(images);  q = posterior(parameters)
-        loss = estimator(parameters, loss_fn, posterior=q) + beta q.kl_to_uniform()
+        loss = estimator(parameters, loss_fn, posterior=q) + beta self.kl(q)
 
     A subclass chooses posterior and estimator, and says with `bounds` what `evaluate` reports.
 
@@ -68,13 +69,17 @@ class VAE(Autoencoder):
             reconstruction = self.estimator(
                 posterior.parameters, loss_fn=loss_fn, step=step, training=True, posterior=posterior
             )
-            kl = posterior.kl_to_uniform()
+            kl = self.kl(posterior)
             values = {"reconstruction": reconstruction, "kl": kl, "kl_weight": kl_weight}
             return self.reduced(reconstruction + kl_weight * kl, values, sample_weight, training)
-        values = {"kl": posterior.kl_to_uniform(), **self.bounds(posterior, loss_fn)}
+        values = {"kl": self.kl(posterior), **self.bounds(posterior, loss_fn)}
         return self.reduced(
             values["reconstruction"] + values["kl"], values, sample_weight, training
         )
+
+    def kl(self, posterior: Posterior) -> tf.Tensor:
+        """KL(q || prior), nats: [B]."""
+        return posterior.kl_to_uniform()
 
     def bounds(self, posterior: Posterior, loss_fn: LossFn) -> dict[str, tf.Tensor]:
         """What `evaluate` reports beside the KL, name -> [B]; `reconstruction` among it."""
@@ -175,12 +180,16 @@ def sampled_bounds(
     losses_of: LossFn,
     num_samples: int,
     seed: tf.Tensor,  # [2] int
+    log_prior: Callable[[tf.Tensor], tf.Tensor] | None = None,  # codes -> log p(z), nats [B, S]
 ) -> dict[str, tf.Tensor]:
-    """E_q f and the importance-weighted bound on -log p(x), nats, [B] each, from draws of q."""
+    """E_q f and the importance-weighted bound on -log p(x), nats, [B] each, from draws of q.
+
+    Without a `log_prior` the prior is uniform over the configurations.
+    """
     codes = posterior.sample(num_samples, seed)
     sampled = losses_of(codes)
-    log_prior = -math.log(posterior.num_configurations)
-    log_ratios = posterior.log_prob(codes) - log_prior
+    log_p = -math.log(posterior.num_configurations) if log_prior is None else log_prior(codes)
+    log_ratios = posterior.log_prob(codes) - log_p
     return {
         "reconstruction": tf.reduce_mean(sampled, axis=-1),
         "importance_weighted_nll": losses.importance_weighted_nll(sampled, log_ratios),

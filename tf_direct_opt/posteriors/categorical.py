@@ -95,9 +95,15 @@ class Categorical(Posterior):
         return tf.nn.softmax(self._wide)
 
     def kl_to_uniform(self):
-        posterior = tfp.distributions.Categorical(logits=self._wide)
-        prior = tfp.distributions.Categorical(logits=tf.zeros_like(self._wide[0]))
-        return tf.reduce_sum(tfp.distributions.kl_divergence(posterior, prior), axis=-1)
+        return self.kl_to(Categorical(tf.zeros([1, self.num_variables, self.num_categories])))
+
+    def kl_to(
+        self,
+        prior: "Categorical",  # B or 1 distributions of the same variables
+    ) -> tf.Tensor:
+        """KL(q || prior), the sum of the variables', nats: [B]; differentiable towards both."""
+        both = (tfp.distributions.Categorical(logits=one._wide) for one in (self, prior))
+        return tf.reduce_sum(tfp.distributions.kl_divergence(*both), axis=-1)
 
     @property
     def _wide(self):
