@@ -68,7 +68,7 @@ def test_flags_of_its_commands_are_there(text):
 
 
 # Those whose blocks take longest, but for the tutorials.
-SLOW = ("candidates.md", "extending.md")
+SLOW = ("index.md", "candidates.md", "extending.md")
 
 # What the blocks of a page print, run from the first to the last.
 

@@ -278,7 +278,10 @@ def test_kl_is_that_of_draws():
 # Labels first, then both.
 
 
-@pytest.mark.parametrize("estimator", ["direct", "exact", "gumbel_softmax"])
+@pytest.mark.parametrize(
+    "estimator",
+    ["direct", *(pytest.param(e, marks=pytest.mark.slow) for e in ("exact", "gumbel_softmax"))],
+)
 def test_unlabelled_weight_is_that_of_the_class_alone(estimator):
     images, parameters = gradient_problem(64)
     labels = np.where(np.arange(64) % 2, -1, 1)
@@ -318,6 +321,7 @@ def test_classes_are_learned_from_few_labels():
     assert test["loss"] < 22
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -53,7 +53,7 @@ def enumerated_losses(model, images):
     "config",
     [
         {},
-        {"perturbation": "unary"},
+        pytest.param({"perturbation": "unary"}, marks=pytest.mark.slow),
         pytest.param({"perturbation": "all"}, marks=pytest.mark.slow),
         pytest.param({"structure": "none"}, marks=pytest.mark.slow),
         pytest.param({"nonnegative": True}, marks=pytest.mark.slow),
@@ -82,21 +82,27 @@ def test_mixed_precision_trains():
     assert np.isfinite(evaluate(model)["loss"])
 
 
-def test_fit_and_evaluate_report_what_the_documentation_says():
-    history = fit(make_model())
+@pytest.fixture(scope="module")
+def trained():
+    """A model, and the history of its training."""
+    model = make_model()
+    return model, fit(model, epochs=5)
+
+
+def test_fit_and_evaluate_report_what_the_documentation_says(trained):
+    model, history = trained
     assert set(history) == {
         "loss", "reconstruction", "kl", "kl_weight", "code_perplexity", "epsilon", "flip_rate",
     }  # fmt: skip
-    assert set(evaluate(make_model())) == {
+    assert set(evaluate(model)) == {
         "loss", "reconstruction", "kl", "entropy", "unary_kl", "perturbed_reconstruction",
         "importance_weighted_nll", "negative_log_likelihood", "code_perplexity",
         "bits_per_dimension",
     }  # fmt: skip
 
 
-def test_evaluate_is_exact_by_enumeration():
-    model = make_model()
-    fit(model, epochs=5)
+def test_evaluate_is_exact_by_enumeration(trained):
+    model, _ = trained
     images = stripes(200)
     got = evaluate(model, images)
     losses = enumerated_losses(model, images)
@@ -121,6 +127,7 @@ def test_evaluate_is_exact_by_enumeration():
     assert got == evaluate(model, images)
 
 
+@pytest.mark.slow
 def test_the_importance_weighted_bound_is_a_bound_and_tightens():
     # 400 images: its standard error, of the noise alone, is below 0.05 nats from 10 draws on.
     model = make_model(num_eval_samples=1)
@@ -156,6 +163,7 @@ def test_beyond_enumeration_of_the_codes_the_bounds_are_estimated(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_without_couplings_it_is_the_discrete_vae():
     discrete = DiscreteVAE(4, 2, epsilon=0.3, kl_weight=1.0, hidden_units=16, seed=0)
     discrete.compile(keras.optimizers.Adam(1e-2))
@@ -180,6 +188,7 @@ def test_without_couplings_it_is_the_discrete_vae():
         np.testing.assert_array_equal(posterior.mode(), independent.mode())
 
 
+@pytest.mark.slow
 def test_more_variables_than_can_be_enumerated():
     for config in ({"structure": "none"}, {"solver": "milp"}):
         model = make_model(num_variables=21, num_eval_samples=5, **config)
@@ -197,9 +206,8 @@ def test_nonnegative_couplings_are():
     assert np.any(make_model()(stripes(9))["potentials"][:, 4:] < 0)
 
 
-def test_predict_and_sample():
-    model = make_model()
-    fit(model, epochs=1)
+def test_predict_and_sample(trained):
+    model, _ = trained
     out = model.predict(stripes(7), verbose=0)
     assert out["probabilities"].shape == out["code"].shape == (7, 4, 2)
     means = [brute_force(h)[3][:4] for h in out["potentials"]]

@@ -89,8 +89,8 @@ class MixtureVAE(Autoencoder):
         >>> model = MixtureVAE(num_categories=4, gaussian_dim=3, epsilon=0.3, seed=0)
         >>> model.compile(optimizer="adam")
         >>> images = tf.cast(tf.random.uniform([8, 5, 5]) > 0.5, tf.float32)
-        >>> history = model.fit(images, tf.constant([0, 1, 2, 3, -1, -1, -1, -1]), verbose=0)
-        >>> model.predict(images, verbose=0)["probabilities"].shape
+        >>> loss = model.train_on_batch(images, tf.constant([0, 1, 2, 3, -1, -1, -1, -1]))
+        >>> model(images)["probabilities"].shape
         (8, 4)
 
     References:

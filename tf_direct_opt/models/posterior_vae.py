@@ -46,8 +46,8 @@ class PosteriorVAE(VAE):
         >>> model = PosteriorVAE(chain, kl_weight=1.0, seed=0)
         >>> model.compile(optimizer="adam")
         >>> images = tf.cast(tf.random.uniform([8, 5, 5]) > 0.5, tf.float32)
-        >>> history = model.fit(images, verbose=0)
-        >>> model.predict(images, verbose=0)["code"].shape
+        >>> loss = model.train_on_batch(images)
+        >>> model(images)["code"].shape
         (8, 3, 2)
     """
 

@@ -93,8 +93,8 @@ class StructuredVAE(VAE):
         >>> model = StructuredVAE(num_variables=4, epsilon=0.3, kl_weight=1.0, seed=0)
         >>> model.compile(optimizer="adam")
         >>> images = tf.cast(tf.random.uniform([8, 5, 5]) > 0.5, tf.float32)
-        >>> history = model.fit(images, verbose=0)
-        >>> model.predict(images, verbose=0)["potentials"].shape
+        >>> loss = model.train_on_batch(images)
+        >>> model(images)["potentials"].shape
         (8, 10)
 
     References:
