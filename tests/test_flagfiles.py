@@ -25,6 +25,8 @@ def program_of(path):
         return "experiments/semi_supervised_table.py"
     if path.stem.startswith("semi_supervised"):
         return "examples/train_semi_supervised.py"
+    if path.stem.startswith("conv"):
+        return "examples/train_conv_vae.py"
     if "--datasets=" in path.read_text():
         return "experiments/compare_estimators.py"
     return f"examples/{'train_structured_vae' if 'structured' in path.stem else 'train_vae'}.py"

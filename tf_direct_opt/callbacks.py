@@ -283,6 +283,16 @@ def image_grid(
     return tf.reshape(tiles, [rows * (height + 1), columns * (width + 1), channels])
 
 
+def write_images(path, images, columns: int | None = None, enlarged: int = 4) -> None:
+    """Writes the grid of images to a PNG file, each pixel `enlarged` times as high and wide."""
+    grid = np.clip(image_grid(tf.cast(images, tf.float32), columns), 0.0, 1.0)
+    pixels = np.kron(
+        np.round(255 * grid).astype(np.uint8), np.ones((enlarged, enlarged, 1), np.uint8)
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(tf.io.encode_png(pixels).numpy())
+
+
 def check_images(shape) -> None:
     """ValueError unless images of that shape can be shown: grey ones or of three channels."""
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3)):

@@ -13,6 +13,9 @@ from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import LossFn
 
+# So many codes are shown one variable at a time.
+MAX_PICTURES = 512
+
 
 class VAE(Autoencoder):
     """A decoder of codes [B, N, K] under a prior, uniform by default, and a posterior over them.
@@ -116,9 +119,13 @@ class VAE(Autoencoder):
         """What the codes look like: images [N * K, *image].
 
         N = 1: every code, decoded. N > 1: image i * K + k has variable i at category k and all
-        others at category 0.
+        others at category 0. Where these are more than 512, as on a grid, K images: image k has
+        all variables at category k.
         """
         categories, variables = self.num_categories, self.num_variables
+        if variables > 1 and variables * categories > MAX_PICTURES:
+            together = tf.eye(categories)[:, tf.newaxis]
+            return self.decode(tf.repeat(together, variables, axis=1))
         index = tf.range(variables * categories)
         varied = tf.one_hot(index // categories, variables, dtype=tf.int32)  # [N * K, N]
         return self.decode(tf.one_hot(varied * (index % categories)[:, tf.newaxis], categories))

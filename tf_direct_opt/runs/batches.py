@@ -26,16 +26,18 @@ class ImageFeed:
         images: an `images.Images`.
         batch_size: images of a step, over all replicas.
         seed: of the order.
+        evaluated_at_once: images of a batch of an evaluation.
 
     Raises:
         ValueError: batches larger than the training images.
     """
 
-    def __init__(self, images, batch_size: int, seed: int):
+    def __init__(self, images, batch_size: int, seed: int, evaluated_at_once: int = 500):
         require_batch_size(batch_size, len(images.train))
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
+        self.evaluated_at_once = evaluated_at_once
         self.steps = len(images.train) // batch_size
 
     def training(self, initial_epoch, epochs):
@@ -45,7 +47,8 @@ class ImageFeed:
         )
 
     def evaluation(self, part):
-        return evaluation_batches(getattr(self.images, part))
+        images = getattr(self.images, part)
+        return evaluation_batches(images, batch_size=self.evaluated_at_once)
 
 
 def training_batches(

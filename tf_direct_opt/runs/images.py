@@ -9,7 +9,7 @@ PARTS = ("train", "valid", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Three arrays [n, height, width]: uint8, zeros and ones, or float32 from 0 to 1.
+    """Three arrays [n, height, width], colour ones with 3 channels: uint8 0 and 1, or float32 0..1.
 
     Where `redrawn`, the training images are probabilities, to be drawn anew in every epoch.
     `labels` has the classes of each part, int32 [n], from 0 to `num_classes` - 1; it is empty where
@@ -24,7 +24,7 @@ class Images:
     redrawn: bool = False
 
     @property
-    def image_shape(self) -> tuple[int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         return self.train.shape[1:]
 
     @property

@@ -18,7 +18,15 @@ if typing.TYPE_CHECKING:
 
 SETTINGS = "flags.txt"
 FOLDERS = ("checkpoints", "tensorboard")
-FILES = ("history.csv", "model.keras", "metrics.json", "codes.png", "confusion.png")
+FILES = (
+    "history.csv",
+    "model.keras",
+    "metrics.json",
+    "codes.png",
+    "confusion.png",
+    "reconstructions.png",
+    "samples.png",
+)
 
 
 class Run:

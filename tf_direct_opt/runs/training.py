@@ -84,13 +84,14 @@ def prepare(module: str, title: str) -> Run:
     return run
 
 
-def train(run: Run, feed, build_model: Callable) -> dict:
+def train(run: Run, feed, build_model: Callable, callbacks=()) -> dict:
     """Trains a model in the folder of a run, or goes on training it.
 
     Args:
         run: an entered one.
         feed: a `batches.Feed` of an `images.Images`.
         build_model: feed -> uncompiled model with `pictures`, `decoded_codes` and `details`.
+        callbacks: more of them, which come before those of the run.
 
     Returns:
         What the run was and the figures of its test images, in nats.
@@ -118,7 +119,7 @@ def train(run: Run, feed, build_model: Callable) -> dict:
             validation_data=feed.evaluation(FLAGS.watch),
             validation_freq=FLAGS.watch_every,
             verbose=FLAGS.verbose,
-            callbacks=run.callbacks(feed.images.valid[:25]),
+            callbacks=[*callbacks, *run.callbacks(feed.images.valid[:25])],
         )
         say(f"Evaluating the {len(feed.images.test)} test images.")
         verbose = int(FLAGS.verbose == 1)
@@ -247,15 +248,9 @@ def _jit_compile():
 
 def _write_codes(run: Run, model) -> None:
     """Writes codes.png: what each code decodes to."""
-    import numpy as np
-    import tensorflow as tf
+    from tf_direct_opt import callbacks
 
-    from tf_direct_opt import callbacks, files
-
-    grid = callbacks.image_grid(model.decoded_codes()).numpy()
-    pixels = np.kron(np.clip(grid, 0.0, 1.0), np.ones((4, 4, 1)))
-    with files.replacing(run.directory / "codes.png") as temporary:
-        temporary.write_bytes(tf.io.encode_png(np.uint8(np.round(255 * pixels))).numpy())
+    callbacks.write_images(run.directory / "codes.png", model.decoded_codes())
 
 
 def _details(model, images) -> dict:

@@ -1,0 +1,118 @@
+"""Colour images for the examples: patches of photographs, or any set of images of TFDS.
+
+TensorFlow is imported by what needs it only: whether a data set is there is said at once.
+"""
+
+import os
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from tf_direct_opt import files
+from tf_direct_opt.runs import command_line
+from tf_direct_opt.runs.images import PARTS, Images
+
+FLAGS = flags.FLAGS
+
+PHOTOGRAPHS = "sample_images"
+
+flags.DEFINE_string(
+    "dataset",
+    PHOTOGRAPHS,
+    "sample_images: patches of scikit-learn's two photographs. Otherwise the TFDS name of images "
+    "of one size with the splits train and test: cifar10, svhn_cropped, ...",
+)
+flags.DEFINE_integer("patch_size", 32, "Height and width of the patches.", lower_bound=4)
+flags.DEFINE_string("data_dir", None, "TFDS folder [$TFDS_DATA_DIR or ~/tensorflow_datasets].")
+flags.DEFINE_bool("download", False, "Let TFDS download and prepare a missing data set.")
+flags.DEFINE_integer("num_train", None, "Training images, the first ones [all].", lower_bound=1)
+
+
+def check_flags() -> None:
+    """Raises the ValueError of `from_flags` for data that is not there, in a fraction of a second.
+
+    TFDS itself would try the network for minutes before it says so.
+    """
+    name = FLAGS.dataset
+    if name == PHOTOGRAPHS:
+        command_line.require_packages("sklearn", "PIL")
+        if FLAGS.patch_size > 64:
+            raise ValueError(
+                f"Expected --patch_size of at most 64, a tenth of a photograph; received "
+                f"{FLAGS.patch_size}. Please give fewer pixels."
+            )
+        return
+    command_line.require_packages("tensorflow_datasets", "importlib_resources")
+    if not FLAGS.download and not list((_folder() / name).glob("**/dataset_info.json")):
+        raise ValueError(
+            f"Expected --dataset={PHOTOGRAPHS} or a data set prepared by TFDS under "
+            f"{_folder() / name}; received none. Please add --download to prepare it there, or "
+            "give the folder that has it with --data_dir."
+        )
+
+
+def from_flags() -> Images:
+    """The images [n, height, width, channels], float32 k / 255 for k = 0..255, in three parts."""
+    if FLAGS.dataset == PHOTOGRAPHS:
+        parts = photographs(FLAGS.patch_size)
+    else:
+        version = files.fingerprint(_folder() / FLAGS.dataset)
+        path = files.cache_folder() / f"{FLAGS.dataset}-colour-{version}.npz"
+        parts = files.kept_arrays(path, lambda: prepared(FLAGS.dataset))
+    images = Images(FLAGS.dataset, *(parts[part] / np.float32(255) for part in PARTS))
+    return images if FLAGS.num_train is None else images.with_num_train(FLAGS.num_train)
+
+
+def photographs(size: int) -> dict[str, np.ndarray]:
+    """Patches of two photographs, a temple and a flower: bytes [n, size, size, 3].
+
+    Four fifths of each, from the left, are for training, in patches that overlap by three quarters;
+    the patches of the rest have no pixel in common, and are for validation and test in turn.
+    """
+    import sklearn.datasets
+
+    found: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
+    for photograph in sklearn.datasets.load_sample_images().images:
+        border = photograph.shape[1] * 4 // 5
+        found["train"].append(_patches(photograph[:, :border], size, size // 4))
+        rest = _patches(photograph[:, border:], size, size)
+        found["valid"].append(rest[::2])
+        found["test"].append(rest[1::2])
+    shuffle = np.random.default_rng(0).permutation  # A few of them are of both.
+    return {part: shuffle(np.concatenate(patches)) for part, patches in found.items()}
+
+
+def _patches(photograph: np.ndarray, size: int, stride: int) -> np.ndarray:
+    windows = np.lib.stride_tricks.sliding_window_view(photograph, (size, size), axis=(0, 1))
+    chosen = np.moveaxis(windows[::stride, ::stride], 2, -1)  # Channels last again.
+    return np.ascontiguousarray(chosen.reshape(-1, size, size, photograph.shape[2]))
+
+
+def prepared(name: str) -> dict[str, np.ndarray]:
+    """What TFDS has of that name, as bytes; the last tenth of train is for validation.
+
+    Raises:
+        ValueError: no images of one size, or other splits.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=str(_folder()))
+    if FLAGS.download:
+        builder.download_and_prepare()
+    image = builder.info.features.get("image")
+    if image is None or None in image.shape or not {"train", "test"} <= set(builder.info.splits):
+        raise ValueError(
+            f"Expected images of one size in --dataset={name}, with the splits train and test; "
+            f"received {image} in {sorted(builder.info.splits)}. Please give another one."
+        )
+    splits = {"train": "train[:90%]", "valid": "train[90%:]", "test": "test"}
+    return {
+        part: builder.as_dataset(split=split, batch_size=-1)["image"].numpy()
+        for part, split in splits.items()
+    }
+
+
+def _folder() -> pathlib.Path:
+    folder = FLAGS.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(folder).expanduser()
