@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import tensorflow as tf
+from replicas import two_replicas
 
 from tf_direct_opt.runs import batches
 
@@ -58,7 +58,7 @@ def test_evaluation_batches_are_all_images_in_order():
 
 def test_two_replicas_share_each_batch():
     numbered = np.arange(10, dtype=np.uint8).reshape(10, 1, 1)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas()
     dataset = batches.training_batches(numbered, 4, 3, 0, 2)
     parts = [
         np.array(strategy.experimental_local_results(batch)).reshape(2, 2)

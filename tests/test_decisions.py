@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
+from replicas import two_replicas
 
 from tf_direct_opt import decisions, solvers
 from tf_direct_opt.layers import PerturbedArgmax
@@ -162,7 +163,7 @@ def test_regret_is_that_of_all_examples_whatever_the_batches():
 def test_regret_of_two_replicas_is_that_of_one():
     predicted, costs = problem(batch=8)
     targets = decisions.targets(costs, PATHS)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas()
     results = []
     for scope in (tf.distribute.get_strategy(), strategy):
         with scope.scope():

@@ -3,6 +3,7 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
+from replicas import two_replicas
 
 from tf_direct_opt import direct_argmax, direct_loss, epsilon_difference, sample_gumbel
 from tf_direct_opt.direct import DIFFERENCES, direct_argmax_with_probe
@@ -143,7 +144,7 @@ def test_same_estimator_at_batch_16_and_64():
 
 def test_same_estimator_under_two_replicas():
     logits, noise, table = fixed_problem(64)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas()
 
     def part_of(value):
         return strategy.experimental_distribute_values_from_function(

@@ -7,6 +7,7 @@ import programs
 import pytest
 import scipy.special
 import tensorflow as tf
+from replicas import two_replicas
 
 from tf_direct_opt import estimators, schedules
 from tf_direct_opt.models import DiscreteVAE
@@ -274,28 +275,7 @@ def test_sample_weight_weighs_the_examples():
     assert got["loss"] == pytest.approx(want["loss"], rel=1e-5)
 
 
-# Distribution.
-
-
-def two_replicas():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
-def test_two_replicas_train_like_one():
-    # Without noise (exact) the strategies take the same steps.
-    results = []
-    for strategy in (tf.distribute.get_strategy(), two_replicas()):
-        keras.utils.set_random_seed(3)
-        with strategy.scope():
-            model = make_model({"jit_compile": False}, estimator="exact", epsilon=None)
-        history = fit(model)
-        results.append((history, weights_of(model), model.evaluate(stripes(), verbose=0)))
-    (history, weights, test), (history2, weights2, test2) = results
-    for a, b in zip(weights, weights2, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-    for name in history:
-        np.testing.assert_allclose(history[name], history2[name], rtol=1e-4)
-    np.testing.assert_allclose(test, test2, rtol=1e-4)
+# Distribution: see also test_replicas.
 
 
 @pytest.mark.slow

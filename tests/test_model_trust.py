@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from test_discrete_vae import make_model, stripes, two_replicas
+from test_discrete_vae import stripes
 
 from tf_direct_opt import estimators, solvers
 from tf_direct_opt.estimators import flips
@@ -241,29 +241,6 @@ def test_a_batch_without_an_example_has_gradients_of_zero(name):
     report = getattr(estimator, "report", Means([])).result()
     assert all(np.isfinite(figure) for figure in report.values())
     assert all(np.isfinite(state).all() for state in values(estimator.weights))
-
-
-def test_replicas_of_unequal_batches_report_what_one_does():
-    # 5 images in batches of 4 are 3 on one replica and 2 on the other, where the last batch is
-    # empty: a mean of two means is not the mean, and that of nothing is NaN. (The model is that of
-    # the other tests of replicas, as TensorFlow keeps the shapes of what replicas exchange.)
-    results = []
-    for strategy in (tf.distribute.get_strategy(), two_replicas()):
-        with strategy.scope():
-            model = make_model({"jit_compile": False}, estimator="exact", epsilon=None)
-            model.build((None, 6, 6))
-        for weight in model.trainable_variables:
-            weight.assign(tf.random.stateless_normal(weight.shape, [1, 2]))
-        options = {"batch_size": 4, "verbose": 0}
-        evaluated = model.evaluate(stripes(5), return_dict=True, **options)
-        trained = model.fit(stripes(5), shuffle=False, **options).history
-        assert all(np.isfinite(weight).all() for weight in values(model.weights))
-        assert all(np.isfinite(figures).all() for figures in trained.values())
-        results.append(evaluated)
-    one, two = results
-    assert one.keys() == two.keys()
-    for name in one:
-        assert two[name] == pytest.approx(one[name], rel=1e-5), name
 
 
 def test_a_batch_of_unknown_size_draws_what_a_known_one_does():

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from replicas import two_replicas
 
 from tf_direct_opt.seeds import SeedStream
 
@@ -23,7 +24,7 @@ def test_without_a_seed_keras_decides():
 
 
 def test_replicas_draw_different_seeds():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas()
     with strategy.scope():
         stream = SeedStream(0)
     step = tf.function(lambda: strategy.run(stream.next))

@@ -12,7 +12,8 @@ import tensorflow as tf
 from tf_direct_opt import likelihoods, schedules
 from tf_direct_opt.estimators import Estimator
 from tf_direct_opt.loss_fn import WithInference
-from tf_direct_opt.metrics import CodePerplexity, Means, mean_over_examples
+from tf_direct_opt.metrics import CodePerplexity, Means
+from tf_direct_opt.models.replicas import Replicated, share_of_mean
 from tf_direct_opt.posteriors import Family
 from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import LossFn
@@ -24,7 +25,7 @@ EVALUATION_SEED = (2019, 1806)
 _LAYER_ARGUMENTS = {"name", "dtype", "trainable", "activity_regularizer", "autocast"}
 
 
-class Autoencoder(keras.Model):
+class Autoencoder(Replicated):
     """An encoder to the parameters of a posterior, and a decoder to those of a likelihood.
 
     A subclass gives `call`, `compute_loss` and `pictures`; the two networks, steps and reports are
@@ -92,8 +93,8 @@ class Autoencoder(keras.Model):
         self.encoder = encoder
         self.decoder = decoder
         self.num_eval_samples = check_count(num_eval_samples, "num_eval_samples", 1)
-        self.training_report = Means(trained)
-        self.evaluation_report = Means([*evaluated, "bits_per_dimension"])
+        self.training_report = Means(["loss", *trained])
+        self.evaluation_report = Means(["loss", *evaluated, "bits_per_dimension"])
         self.code_perplexity = CodePerplexity(self.num_variables, self.num_categories)
 
     def compile(self, optimizer="rmsprop", **kwargs):
@@ -255,20 +256,18 @@ class Autoencoder(keras.Model):
         sample_weight: tf.Tensor | None,  # [B]
         training: bool,
     ) -> tf.Tensor:
-        """Reports the values; the scalar that is differentiated: mean over the batch, penalties."""
-        if training:
-            self.training_report.update_state(values, tf.shape(loss)[0])
-        else:
-            bits = loss / (self.num_pixels * math.log(2.0))
-            values = {**values, "bits_per_dimension": bits}
-            self.evaluation_report.update_state(values, tf.shape(loss)[0])
+        """Reports loss and values; the scalar that is differentiated: their mean, penalties."""
+        if not training:
+            values = {**values, "bits_per_dimension": loss / (self.num_pixels * math.log(2.0))}
         if sample_weight is not None:
             loss *= _one_an_example(sample_weight, loss)
-        loss = mean_over_examples(loss)
+        penalty = tf.constant(0.0, loss.dtype)
         if training and self.losses:
-            loss += tf.add_n([tf.cast(penalty, loss.dtype) for penalty in self.losses])
-        # Gradients are summed over replicas, so each replica contributes its share of the mean.
-        return loss / self.distribute_strategy.num_replicas_in_sync
+            penalty = tf.add_n([tf.cast(penalty, loss.dtype) for penalty in self.losses])
+        report = self.training_report if training else self.evaluation_report
+        report.update_state({"loss": loss + penalty, **values}, tf.shape(loss)[0])
+        # Gradients are summed over replicas.
+        return share_of_mean(loss) + penalty / self.distribute_strategy.num_replicas_in_sync
 
     def details(self) -> dict:
         """More than numbers about the last evaluation, for JSON."""
@@ -276,12 +275,12 @@ class Autoencoder(keras.Model):
 
     @property
     def training_metrics(self) -> list:
-        """What `fit` reports beside the loss."""
+        """What `fit` reports."""
         return [self.training_report, self.code_perplexity, *self.estimator.metrics]
 
     @property
     def evaluation_metrics(self) -> list:
-        """What `evaluate` reports beside the loss."""
+        """What `evaluate` reports."""
         return [self.evaluation_report, self.code_perplexity]
 
     def make_train_function(self, force=False):
@@ -289,14 +288,14 @@ class Autoencoder(keras.Model):
         if self.built and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
+        super().make_train_function(force)
 
     def fit(self, *args, **kwargs):
         history = super().fit(*args, **kwargs)
         last = schedules.value(self.kl_weight, self.optimizer.iterations, allow_zero=True)
         if callable(self.kl_weight) and last < 1.0:
             warnings.warn(
-                f"The training ended at step {int(self.optimizer.iterations)} with `kl_weight` "
+                f"The training ended at step {self.optimizer.iterations.numpy()} with `kl_weight` "
                 f"{float(last):g}: what it trained is not the bound that `evaluate` reports. Give "
                 "`kl_weight` a schedule that reaches 1 within the steps of the run, or train on.",
                 stacklevel=2,
@@ -306,34 +305,33 @@ class Autoencoder(keras.Model):
     fit.__doc__ = keras.Model.fit.__doc__
 
     def train_step(self, data):
-        super().train_step(data)
-        return self._results(self.training_metrics)
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            outputs = self(images, training=True)
+            loss = self.compute_loss(images, labels, outputs, sample_weight, training=True)
+            loss = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return self.results(self.training_metrics)
 
     def test_step(self, data):
-        super().test_step(data)
-        return self._results(self.evaluation_metrics)
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = self(images, training=False)
+        self.compute_loss(images, labels, outputs, sample_weight, training=False)
+        return self.results(self.evaluation_metrics)
 
-    def _results(self, metrics):
-        """The metrics of one phase alone: a training metric would read 0 in an evaluation."""
-        results = {"loss": self._loss_tracker.result()}
+    def results(self, metrics: list) -> dict[str, tf.Tensor]:
+        """The results of the metrics of one phase, name -> []: the other's would read 0."""
+        results: dict[str, tf.Tensor] = {}
         for metric in metrics:
             result = metric.result()
             results |= result if isinstance(result, dict) else {metric.name: result}
         return results
 
-    def _get_metrics_result_or_logs(self, logs):
-        # What the last step returned is a mean of the replicas' results. Here, outside of them,
-        # their sums and counts are added up; Keras does so where all metrics are those of a step.
-        for metrics in (self.training_metrics, self.evaluation_metrics):
-            results = self._results(metrics)
-            if set(results) == set(logs):
-                return results
-        return logs
-
     @property
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns as a list."""
-        names = ["loss"]
+        names: list[str] = []
         for metric in self.evaluation_metrics:
             names += metric.quantities if isinstance(metric, Means) else [metric.name]
         return names

@@ -46,7 +46,7 @@ class ClassGaussian:
             tf.reshape(part, [-1, num_categories, gaussian_dim]) for part in (mean, scale)
         )
         self.classes = Categorical(logits)
-        self.components = tfd.MultivariateNormalDiag(mean, tf.nn.softplus(scale) + 1e-4)
+        self.components = _gaussian(mean, tf.nn.softplus(scale) + 1e-4)
 
     @classmethod
     def parameter_shape(cls, num_categories: int, gaussian_dim: int) -> tuple[int, ...]:
@@ -60,7 +60,7 @@ class ClassGaussian:
     @property
     def prior(self) -> tfp.distributions.Distribution:
         """N(0, I) over R^D."""
-        return tfd.MultivariateNormalDiag(tf.zeros(self.gaussian_dim), tf.ones(self.gaussian_dim))
+        return _gaussian(tf.zeros(self.gaussian_dim), tf.ones(self.gaussian_dim))
 
     def mode(self) -> tuple[tf.Tensor, tf.Tensor]:
         """The most probable class [B, 1, K] and the mean of its component [B, D]."""
@@ -78,6 +78,11 @@ class ClassGaussian:
     def kl_to_prior(self) -> tf.Tensor:
         """KL(q || uniform x N(0, I)), nats: [B]; see `kl_to_prior`."""
         return kl_to_prior(self.classes, self.component_kl())
+
+
+def _gaussian(mean, scale):
+    # (MultivariateNormalDiag, the same distribution, cannot draw for a batch without examples.)
+    return tfd.Independent(tfd.Normal(mean, scale), reinterpreted_batch_ndims=1)
 
 
 def kl_to_prior(

@@ -131,7 +131,7 @@ class Run:
             callbacks.drop_events(
                 self.directory / "tensorboard",
                 self._initial_epoch,
-                int(model.optimizer.iterations),
+                int(model.optimizer.iterations.numpy()),
             )
         return self._initial_epoch
 
@@ -247,9 +247,7 @@ class Run:
                 f"Expected the flags of a run in {path}; received a damaged file: {error}. Please "
                 "give another --output_dir."
             ) from error
-        free = {f"--{prefix}{name}" for name in self._free for prefix in ("", "no")}
-        differing = sorted(before ^ set(self._lines()))
-        changed = [line for line in differing if line.partition("=")[0] not in free]
+        changed = sorted(filter(self._fixed, before ^ set(self._lines())))
         if changed:
             raise ValueError(
                 f"Expected the flags of the run in {path} to resume it; received others, or a "
@@ -261,6 +259,11 @@ class Run:
         """Writes the settings: from now on the folder is this run's."""
         with files.replacing(self.directory / SETTINGS) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in self._lines()), encoding="utf-8")
+
+    def _fixed(self, line: str) -> bool:
+        """Whether a line of the settings is one that may not change on the way."""
+        name = line.partition("=")[0].removeprefix("--")
+        return name not in self._free and name.removeprefix("no") not in self._free
 
     def _lines(self) -> list[str]:
         """The settings as lines of a flagfile."""

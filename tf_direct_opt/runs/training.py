@@ -7,13 +7,14 @@ TensorFlow is imported when the model is made: a mistake in a command line is an
 """
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable
 
 from absl import flags
 
-from tf_direct_opt.runs import Run
+from tf_direct_opt.runs import Run, cluster
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +36,14 @@ flags.DEFINE_integer(
     "Training steps in one call [the largest divisor of an epoch's, up to 50].",
     lower_bound=1,
 )
-flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "tf.distribute strategy.")
+flags.DEFINE_enum(
+    "distribute",
+    "none",
+    ["none", "mirrored", "multi_worker"],
+    "mirrored: over the devices of this machine. multi_worker: over those of all processes that "
+    "TF_CONFIG names; start the same command in each.",
+)
+flags.DEFINE_integer("worker_timeout", 300, "Seconds that workers wait for each other.", 1)
 flags.DEFINE_enum(
     "dtype_policy", "float32", ["float32", "mixed_float16", "mixed_bfloat16"], "Keras' policy."
 )
@@ -44,7 +52,7 @@ flags.DEFINE_integer("watch_every", 1, "Epochs from one such evaluation to the n
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 a line an epoch.", 0, 2)
 
 # Flags that say where to run, not what: they may change when a run is resumed.
-_FREE_ON_RESUME = ("cache", "data_dir", "download", "output_dir", "verbose")
+_FREE_ON_RESUME = ("cache", "data_dir", "download", "output_dir", "verbose", "worker_timeout")
 
 
 def prepare(module: str, title: str) -> Run:
@@ -58,10 +66,10 @@ def prepare(module: str, title: str) -> Run:
         ValueError: flags that do not fit together, or an output folder that holds another run or
             cannot be written.
     """
-    if FLAGS.distribute == "mirrored" and FLAGS.jit_compile:
+    if FLAGS.distribute != "none" and FLAGS.jit_compile:
         raise ValueError(
-            "Expected --distribute=mirrored without --jit_compile; received both, which Keras "
-            "cannot combine. Please leave one of them out."
+            f"Expected --distribute={FLAGS.distribute} without --jit_compile; received both, which "
+            "Keras cannot combine. Please leave one of them out."
         )
     if FLAGS.watch_every > FLAGS.epochs:
         raise ValueError(
@@ -79,11 +87,40 @@ def prepare(module: str, title: str) -> Run:
     # Key flags: neither absl's own nor those of TFDS.
     key_flags = FLAGS.get_key_flags_for_module(module)
     settings = {flag.name: flag.value for flag in key_flags if flag.name != "resume"}
-    run = Run(FLAGS.output_dir, settings, FLAGS.resume, _FREE_ON_RESUME)
+    about = (FLAGS.output_dir, settings, FLAGS.resume, _FREE_ON_RESUME)
+    if FLAGS.distribute == "multi_worker":
+        workers = cluster.from_environment()
+        run: Run = cluster.SharedRun(workers, FLAGS.worker_timeout, *about)
+        FLAGS.verbose *= workers.is_chief  # One of them speaks.
+    else:
+        run = Run(*about)
     run.check()
     return run
 
 
+@contextlib.contextmanager
+def _failures_explained():
+    """One line instead of a graph's traceback: training diverged, or a worker was lost."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if "Expected finite" in error.message:
+            raise ValueError(
+                "Expected finite logits and losses; received others: training diverged. The last "
+                "finite checkpoint is kept; please start again with a lower --learning_rate in "
+                "another --output_dir."
+            ) from error
+        if FLAGS.distribute == "multi_worker":
+            raise ValueError(
+                f"Expected all workers to the end; lost one: {error.message.splitlines()[0]} "
+                "Please start all of them again with --resume."
+            ) from error
+        raise
+
+
+@_failures_explained()
 def train(run: Run, feed, build_model: Callable, callbacks=()) -> dict:
     """Trains a model in the folder of a run, or goes on training it.
 
@@ -109,21 +146,20 @@ def train(run: Run, feed, build_model: Callable, callbacks=()) -> dict:
         )
     if initial_epoch:
         say(f"Resumed after epoch {initial_epoch} of {FLAGS.epochs}.")
-    with _divergence_explained():
-        model.fit(
-            feed.training(initial_epoch, FLAGS.epochs),
-            initial_epoch=initial_epoch,
-            epochs=FLAGS.epochs,
-            steps_per_epoch=feed.steps,
-            shuffle=False,
-            validation_data=feed.evaluation(FLAGS.watch),
-            validation_freq=FLAGS.watch_every,
-            verbose=FLAGS.verbose,
-            callbacks=[*callbacks, *run.callbacks(feed.images.valid[:25])],
-        )
-        say(f"Evaluating the {len(feed.images.test)} test images.")
-        verbose = int(FLAGS.verbose == 1)
-        test = model.evaluate(feed.evaluation("test"), return_dict=True, verbose=verbose)
+    model.fit(
+        feed.training(initial_epoch, FLAGS.epochs),
+        initial_epoch=initial_epoch,
+        epochs=FLAGS.epochs,
+        steps_per_epoch=feed.steps,
+        shuffle=False,
+        validation_data=feed.evaluation(FLAGS.watch),
+        validation_freq=FLAGS.watch_every,
+        verbose=FLAGS.verbose,
+        callbacks=[*callbacks, *run.callbacks(feed.images.valid[:25])],
+    )
+    say(f"Evaluating the {len(feed.images.test)} test images.")
+    verbose = int(FLAGS.verbose == 1)
+    test = model.evaluate(feed.evaluation("test"), return_dict=True, verbose=verbose)
     test = {"negative_elbo": test.pop("loss"), **test}
     _write_codes(run, model)
     run.save(model, test, **_details(model, feed.images))
@@ -131,7 +167,7 @@ def train(run: Run, feed, build_model: Callable, callbacks=()) -> dict:
         "dataset": feed.images.name,
         "seed": FLAGS.seed,
         "epochs": FLAGS.epochs,
-        "output_dir": str(run.directory),
+        "output_dir": FLAGS.output_dir,
         "test": test,
     }
 
@@ -152,7 +188,7 @@ def compiled(feed, build_model: Callable):
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
-    with _strategy().scope():
+    with _strategy(FLAGS.distribute).scope():
         model = build_model(feed)
         model.compile(
             optimizer=_optimizer(_learning_rate(feed.steps)),
@@ -185,23 +221,6 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-@contextlib.contextmanager
-def _divergence_explained():
-    """One line instead of a graph's traceback where logits or losses are no longer finite."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        if "Expected finite" not in str(error):
-            raise
-        raise ValueError(
-            "Expected finite logits and losses; received others: training diverged. The last "
-            "finite checkpoint is kept; please start again with a lower --learning_rate in another "
-            "--output_dir."
-        ) from error
-
-
 def _steps_per_execution(steps: int) -> int:
     """Steps in one call: more save Python's share of a step, and above 50 nothing is left of it."""
     if FLAGS.steps_per_execution is None:
@@ -231,17 +250,21 @@ def _optimizer(learning_rate):
     return classes[FLAGS.optimizer](learning_rate)
 
 
-def _strategy():
+@functools.cache  # What two of them exchange in one process, TensorFlow mixes up.
+def _strategy(kind: str):
     import tensorflow as tf
 
-    if FLAGS.distribute == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    match kind:
+        case "mirrored":
+            devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+            return tf.distribute.MirroredStrategy([device.name for device in devices])
+        case "multi_worker":
+            return cluster.strategy()
     return tf.distribute.get_strategy()
 
 
 def _jit_compile():
-    if FLAGS.distribute == "mirrored":
+    if FLAGS.distribute != "none":
         return False
     return "auto" if FLAGS.jit_compile is None else FLAGS.jit_compile
 

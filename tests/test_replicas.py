@@ -1,0 +1,59 @@
+"""Models on two replicas: what one device says, with batches of unequal sizes and none at all."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from replicas import MODELS, seen, two_replicas
+
+SAMPLED = ("importance_weighted_nll", "flip_rate", "first_probability")
+
+
+def assert_equal(one, other, path=""):
+    """Figures equal to 1e-5, those of other noise aside."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for name in one:
+            if not name.removeprefix("val_").startswith(SAMPLED):
+                assert_equal(one[name], other[name], f"{path}/{name}")
+    else:
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5, err_msg=path)
+
+
+def assert_finite(found, path=""):
+    for name, value in found.items():
+        if isinstance(value, dict):
+            assert_finite(value, f"{path}/{name}")
+        else:
+            assert all(np.isfinite(np.ravel(part)).all() for part in value), f"{path}/{name}"
+
+
+def test_an_empty_replica_changes_nothing():
+    case = ("exact", 2, 201, False)
+    one, two = seen(tf.distribute.get_strategy(), *case), seen(two_replicas(), *case)
+    assert not np.array_equal(*two.pop("seeds"))  # The noise of each is another.
+    del one["seeds"]
+    assert_equal(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_images", [201, 1401])
+@pytest.mark.parametrize("steps_per_execution", [1, 10])
+@pytest.mark.parametrize("name", MODELS)
+def test_all_models(name, steps_per_execution, num_images):
+    case = (name, steps_per_execution, num_images)
+    one, two = seen(tf.distribute.get_strategy(), *case), seen(two_replicas(), *case)
+    assert not np.array_equal(*two.pop("seeds"))
+    assert_finite(two)
+    if name in ("exact", "supervised"):
+        del one["seeds"]
+        assert_equal(one, two)
+
+
+def test_batches_by_hand_are_refused():
+    with two_replicas().scope():
+        model = MODELS["exact"]()
+        model.compile("adam", jit_compile=False)
+    with pytest.raises(ValueError, match="Expected `fit` or `evaluate` on 2 replicas"):
+        model.train_on_batch(np.zeros([4, 4, 5], "float32"))
+    with pytest.raises(ValueError, match="Expected `fit` or `evaluate` on 2 replicas"):
+        model.test_on_batch(np.zeros([4, 4, 5], "float32"))
