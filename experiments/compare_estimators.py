@@ -7,7 +7,7 @@ Every cell of the grid is a run of train_vae.py in a folder of its own, with the
 `tf_direct_opt.runs.presets` has for its estimator; flags that are given hold for all of them. All
 cells get --epochs epochs or, where budgets are given, as many as spend them: decoder evaluations an
 image, CPU seconds. Given the same --output_dir again, finished cells are kept and a cut one goes on
-where it was.
+where it was. --processes trains several cells at once; --shard, on several machines.
 
 Into --output_dir: comparison.csv, one row for each evaluation of each cell, with figures of the
 test images; and for each data set comparison_<data set>.png, drawn by plot_comparison.py. The last
@@ -15,6 +15,7 @@ line printed is JSON with the last figures, mean and spread over the seeds.
 """
 
 import csv
+import functools
 import itertools
 import json
 import math
@@ -51,6 +52,7 @@ _CPU_SECONDS = flags.DEFINE_float(
 _LIMITS = flags.DEFINE_string(
     "limits", None, "Output of benchmarks/em_limit.py, drawn as lines into the plots."
 )
+flags.adopt_module_key_flags(grid)  # --shard, --processes
 flags.adopt_module_key_flags(train_vae)
 
 
@@ -118,11 +120,16 @@ def name_of(cell: dict) -> str:
 
 def decoder_evaluations(cell: dict) -> float:
     """Codes that the decoder decodes for one image in one step of the cell's estimator."""
+    return _decoder_evaluations(cell["estimator"], cell["k"])
+
+
+@functools.cache
+def _decoder_evaluations(name: str, k: int) -> float:
     from evaluations import decoder_evaluations
 
-    with flagsaver.flagsaver(estimator=cell["estimator"], warmup_epochs=0):
+    with flagsaver.flagsaver(estimator=name, warmup_epochs=0):
         estimator = estimator_flags.build(steps_an_epoch=1)
-    return decoder_evaluations(estimator, FLAGS.num_variables, cell["k"], FLAGS.batch_size)
+    return decoder_evaluations(estimator, FLAGS.num_variables, k, FLAGS.batch_size)
 
 
 def cpu_seconds_an_epoch(cell: dict) -> float:
@@ -130,17 +137,18 @@ def cpu_seconds_an_epoch(cell: dict) -> float:
     from tf_direct_opt.files import replacing
 
     path = pathlib.Path(FLAGS.output_dir) / "cpu_seconds.json"
-    measured = json.loads(path.read_text()) if path.exists() else {}
     name = "{dataset}-k{k}-{estimator}".format(**cell)
-    if name not in measured:
-        training.say(f"Measuring the seconds of an epoch of {name}.")
-        with flagsaver.flagsaver(**cell, output_dir=None, resume=False):
-            train_vae.prepare()
-            measured[name] = training.cpu_seconds_an_epoch(
-                train_vae.make_feed(), train_vae.build_model
-            )
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(measured, indent=2) + "\n")
+    with grid.in_turn():
+        measured = json.loads(path.read_text()) if path.exists() else {}
+        if name not in measured:
+            training.say(f"Measuring the seconds of an epoch of {name}.")
+            with flagsaver.flagsaver(**cell, output_dir=None, resume=False):
+                train_vae.prepare()
+                measured[name] = training.cpu_seconds_an_epoch(
+                    train_vae.make_feed(), train_vae.build_model
+                )
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(measured, indent=2) + "\n")
     return measured[name]
 
 
@@ -162,6 +170,14 @@ def rows_of(cell: dict) -> list[dict]:
             for name in ("kl_weight", "epsilon", "temperature"):
                 row[name] = f"{float(history[name]):.3g}" if name in history else ""
             rows.append(row)
+    return rows
+
+
+def write_table(every: list[dict]) -> list[dict]:
+    """Writes the rows of all cells that are finished, of whichever shard, and returns them."""
+    with grid.in_turn():
+        rows = [row for cell in every if grid.finished(name_of(cell)) for row in rows_of(cell)]
+        grid.write_table("comparison.csv", plot_comparison.COLUMNS, rows)
     return rows
 
 
@@ -199,17 +215,16 @@ def main():
     limits = plot_comparison.read_limits(_LIMITS.value)
     every = cells()
     with grid.folder() as folder:
+        own, names = grid.own(every), [name_of(cell) for cell in every]
         # The budgets, which are measured, come after what costs nothing to check.
-        grid.check(
-            [{**cell, "output_dir": str(folder / name_of(cell))} for cell in every], train_vae
-        )
-        rows = []
-        directories = grid.trained(map(changes_of, every), train_vae)
-        for cell, _ in zip(every, directories, strict=True):
-            rows += rows_of(cell)
-            grid.write_table("comparison.csv", plot_comparison.COLUMNS, rows)
+        grid.check([{**cell, "output_dir": str(folder / name_of(cell))} for cell in own], train_vae)
+        grid.in_processes(grid.own(names))
+        for _ in grid.trained(map(changes_of, own), train_vae):
+            write_table(every)
+        rows = write_table(every)
         across = budgets() or {"epoch": None, "cpu_seconds": None}
         plot_comparison.draw_all(rows, limits, across, folder)
+        grid.say_left(names)
     print(json.dumps(summary(rows)))
 
 

@@ -4,8 +4,10 @@ import contextlib
 import csv
 import datetime
 import pathlib
+import subprocess
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 from absl import flags
@@ -17,9 +19,17 @@ from tf_direct_opt.runs import training
 FLAGS = flags.FLAGS
 
 
+flags.DEFINE_string(
+    "shard",
+    None,
+    "i/n: train every n-th run only, from the i-th on; others train the rest in this --output_dir.",
+)
+flags.DEFINE_integer("processes", 1, "Runs that are trained at once on this machine.", 1)
+
+
 @contextlib.contextmanager
 def folder():
-    """Holds the folder of the grid, --output_dir.
+    """Holds the folder of the grid, --output_dir; the part of it that is this shard's.
 
     Raises:
         ValueError: none was given, or another process fills it.
@@ -28,12 +38,95 @@ def folder():
         raise ValueError(
             "Expected --output_dir, the folder of all runs and their table; received none."
         )
+    if FLAGS.distribute == "multi_worker":
+        raise ValueError(
+            "Expected --distribute=none or mirrored for many runs; received multi_worker. Please "
+            "give --shard=i/n to divide them among machines."
+        )
     path = pathlib.Path(FLAGS.output_dir).expanduser()
     FLAGS.output_dir = str(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"Expected --output_dir to be a folder; received the file {path}.")
-    with files.locked(path):
+    first, count = _shard()
+    with files.locked(path if count == 1 else path / f".shard-{first + 1}-of-{count}"):
         yield path
+
+
+def own(cells: Sequence[dict]) -> Sequence[dict]:
+    """The cells of this shard."""
+    first, count = _shard()
+    return cells[first::count]
+
+
+def _shard() -> tuple[int, int]:
+    """Number of the shard, from 0, and how many there are."""
+    first, slash, count = (FLAGS.shard or "1/1").partition("/")
+    well = slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)
+    if not well:
+        raise ValueError(
+            f"Expected --shard=i/n with i from 1 to n; received {FLAGS.shard!r}. Please give the "
+            "number of this process, and how many there are."
+        )
+    return int(first) - 1, int(count)
+
+
+@contextlib.contextmanager
+def in_turn():
+    """One shard after the other: for what all of them read and write."""
+    import filelock
+
+    if FLAGS.shard is None:
+        yield
+    else:
+        with filelock.FileLock(pathlib.Path(FLAGS.output_dir) / ".turn"):
+            yield
+
+
+def finished(name: str) -> bool:
+    """Whether the run in that folder of the grid has come to its end."""
+    return (pathlib.Path(FLAGS.output_dir) / name / "metrics.json").exists()
+
+
+def say_left(names: Sequence[str]) -> int:
+    """Says which of these runs have not come to their end; how many they are."""
+    left = [name for name in names if not finished(name)]
+    if left:
+        training.say(f"{len(left)} of {len(names)} runs are left: {', '.join(left)}.")
+    return len(left)
+
+
+def in_processes(names: Sequence[str]) -> None:
+    """Trains in --processes children, each with its own shard, if there are to be several.
+
+    What they say goes to process-i.log in --output_dir.
+
+    Args:
+        names: the folders of this process's runs.
+
+    Raises:
+        ValueError: one of them failed; the others came to their end.
+    """
+    processes, (first, count) = FLAGS.processes, _shard()
+    if processes == 1:
+        return
+    children = {}
+    for number in range(processes):
+        shard = f"--shard={first + 1 + number * count}/{count * processes}"
+        log = pathlib.Path(FLAGS.output_dir) / f"process-{number + 1}.log"
+        with log.open("w") as file:
+            command = [sys.executable, *sys.argv, shard, "--processes=1", "--verbose=2"]
+            children[log] = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    left = None
+    while any(child.poll() is None for child in children.values()):
+        if left != sum(not finished(name) for name in names):
+            left = say_left(names)
+        time.sleep(0.5)
+    for log, child in children.items():
+        if child.returncode:
+            line = (log.read_text().splitlines() or ["nothing"])[-1].removeprefix("error: ")
+            raise ValueError(
+                f"Expected all processes to succeed; one ended, see {log}, with: {line}"
+            )
 
 
 def check(cells: Iterable[dict], program: ModuleType) -> None:

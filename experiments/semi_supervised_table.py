@@ -5,7 +5,8 @@
 Every cell is a run of train_semi_supervised.py in a folder of its own; flags that are given hold
 for all of them. Methods: direct; gumbel_softmax, with the cross-entropy of the labels; supervised,
 the same encoder trained by the labels alone, for --supervised_epochs. Given the same --output_dir
-again, finished cells are kept and a cut one goes on where it was.
+again, finished cells are kept and a cut one goes on where it was. --processes trains several cells
+at once; --shard, on several machines.
 
 Into --output_dir: semi_supervised.csv, one row a cell, and semi_supervised.md, the table of mean
 and standard deviation over the seeds. The last line printed is JSON with the same.
@@ -35,6 +36,7 @@ flags.DEFINE_list("once", ["gumbel_softmax"], "Methods that get the first seed o
 _SUPERVISED_EPOCHS = flags.DEFINE_integer(
     "supervised_epochs", 4, "Epochs of the supervised baseline.", lower_bound=1
 )
+flags.adopt_module_key_flags(grid)  # --shard, --processes
 flags.adopt_module_key_flags(train_semi_supervised)
 
 METHODS = {
@@ -74,19 +76,24 @@ def cells() -> list[dict]:
     ]
 
 
+def name_of(cell: dict) -> str:
+    """The folder of a cell."""
+    return "{dataset}-{num_labels}-{method}-s{seed}".format(**cell)
+
+
 def changes_of(cell: dict) -> dict:
     """The flags of train_semi_supervised.py that a cell changes."""
-    name = "{dataset}-{num_labels}-{method}-s{seed}".format(**cell)
     changes = {key: cell[key] for key in ("dataset", "num_labels", "seed")}
-    changes["output_dir"] = str(pathlib.Path(FLAGS.output_dir) / name)
+    changes["output_dir"] = str(pathlib.Path(FLAGS.output_dir) / name_of(cell))
     if cell["method"] == "supervised":
         epochs = _SUPERVISED_EPOCHS.value
         changes |= {"epochs": epochs, "watch_every": min(FLAGS.watch_every, epochs)}
     return {**changes, **METHODS[cell["method"]]}
 
 
-def row_of(cell: dict, directory: pathlib.Path) -> dict:
+def row_of(cell: dict) -> dict:
     """The row of a finished cell."""
+    directory = pathlib.Path(FLAGS.output_dir) / name_of(cell)
     metrics = json.loads((directory / "metrics.json").read_text())
     with (directory / "history.csv").open(newline="") as file:
         seconds = sum(float(row["cpu_seconds"]) for row in csv.DictReader(file))
@@ -132,26 +139,30 @@ def markdown(lines: list[dict]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in table)
 
 
-def write(rows: list[dict]) -> None:
-    """Writes semi_supervised.csv and semi_supervised.md."""
+def write(every: list[dict]) -> list[dict]:
+    """Writes semi_supervised.csv and .md of all cells that are finished; returns their rows."""
     from tf_direct_opt.files import replacing
 
-    path = grid.write_table("semi_supervised.csv", COLUMNS, rows)
-    with replacing(path.with_suffix(".md")) as temporary:
-        temporary.write_text(markdown(summary(rows)))
+    with grid.in_turn():
+        rows = [row_of(cell) for cell in every if grid.finished(name_of(cell))]
+        path = grid.write_table("semi_supervised.csv", COLUMNS, rows)
+        with replacing(path.with_suffix(".md")) as temporary:
+            temporary.write_text(markdown(summary(rows)))
+    return rows
 
 
 def main():
     command_line.require_packages("matplotlib")
     every = cells()
     with grid.folder():
-        changes = list(map(changes_of, every))
+        names = [name_of(cell) for cell in every]
+        changes = [changes_of(cell) for cell in grid.own(every)]
         grid.check(changes, train_semi_supervised)
-        rows = []
-        directories = grid.trained(changes, train_semi_supervised)
-        for cell, directory in zip(every, directories, strict=True):
-            rows.append(row_of(cell, directory))
-            write(rows)
+        grid.in_processes(grid.own(names))
+        for _ in grid.trained(changes, train_semi_supervised):
+            write(every)
+        rows = write(every)
+        grid.say_left(names)
     print(json.dumps(summary(rows)))
 
 
