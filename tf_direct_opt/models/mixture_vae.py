@@ -91,7 +91,7 @@ class MixtureVAE(Autoencoder):
         >>> images = tf.cast(tf.random.uniform([8, 5, 5]) > 0.5, tf.float32)
         >>> loss = model.train_on_batch(images, tf.constant([0, 1, 2, 3, -1, -1, -1, -1]))
         >>> model(images)["probabilities"].shape
-        (8, 4)
+        TensorShape([8, 4])
 
     References:
         Lorberbom et al., NeurIPS 2019, arXiv:1806.02867, section 4.3; Kingma et al.,

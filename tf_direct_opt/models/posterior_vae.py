@@ -48,7 +48,7 @@ class PosteriorVAE(VAE):
         >>> images = tf.cast(tf.random.uniform([8, 5, 5]) > 0.5, tf.float32)
         >>> loss = model.train_on_batch(images)
         >>> model(images)["code"].shape
-        (8, 3, 2)
+        TensorShape([8, 3, 2])
     """
 
     def __init__(

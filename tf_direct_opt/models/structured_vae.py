@@ -95,7 +95,7 @@ class StructuredVAE(VAE):
         >>> images = tf.cast(tf.random.uniform([8, 5, 5]) > 0.5, tf.float32)
         >>> loss = model.train_on_batch(images)
         >>> model(images)["potentials"].shape
-        (8, 10)
+        TensorShape([8, 10])
 
     References:
         Lorberbom et al., NeurIPS 2019, arXiv:1806.02867, section 4.2; Burda, Grosse,
