@@ -10,7 +10,7 @@ from test_discrete_vae import stripes
 from tf_direct_opt import estimators, tables
 from tf_direct_opt.loss_fn import WithInference
 from tf_direct_opt.models import DiscreteVAE
-from tf_direct_opt.models.base import depends_on_mode
+from tf_direct_opt.models.networks import depends_on_mode
 
 BATCH = 3
 INDEPENDENT = sorted({*estimators.names()} - {"flips"})

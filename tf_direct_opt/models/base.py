@@ -1,7 +1,6 @@
 """What the VAEs share whatever their latents: networks, pixels, one step, its reports."""
 
 import copy
-import inspect
 import math
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from tf_direct_opt import likelihoods, schedules
 from tf_direct_opt.estimators import Estimator
 from tf_direct_opt.loss_fn import WithInference
 from tf_direct_opt.metrics import CodePerplexity, Means
+from tf_direct_opt.models import networks
 from tf_direct_opt.models.replicas import Replicated, share_of_mean
 from tf_direct_opt.posteriors import Family
 from tf_direct_opt.solvers.base import check_count
@@ -75,12 +75,8 @@ class Autoencoder(Replicated):
                 "estimator=estimators.get(name, ...)."
             )
         super().__init__(**kwargs)
-        for name, network in (("encoder", encoder), ("decoder", decoder)):
-            if network is not None and not isinstance(network, keras.Layer):
-                raise ValueError(
-                    f"Expected `{name}` to be a Keras model, or None for the default; received "
-                    f"{network!r}. Please wrap a function in keras.layers.Lambda."
-                )
+        networks.check_is_network(encoder, "encoder")
+        networks.check_is_network(decoder, "decoder")
         self.posterior = posterior
         # Before the networks, which may be made later: an optimizer's state goes by the order.
         self.estimator = estimator
@@ -118,67 +114,27 @@ class Autoencoder(Replicated):
             self.optimizer.build(self.trainable_variables)
 
     def build(self, input_shape):
-        if isinstance(input_shape, tf.TensorShape) and input_shape.rank is not None:
-            input_shape = tuple(input_shape)
-        if not isinstance(input_shape, tuple | list) or not all(
-            size is None or isinstance(size, int) for size in input_shape
-        ):
-            raise ValueError(
-                f"Expected one tensor of images [B, *image]; received {input_shape!r}. Please give "
-                "the images alone, out of their dict or tuple."
-            )
-        self.image_shape = tuple(input_shape[1:])
-        if not self.image_shape or None in self.image_shape:
-            raise ValueError(
-                "Expected images [B, *image] of a known size; received the input shape "
-                f"{tuple(input_shape)}."
-            )
+        self.image_shape = networks.image_shape(input_shape)
         self.num_pixels = math.prod(self.image_shape)
         parameter_shape = self.posterior.parameter_shape
         num_parameters = math.prod(parameter_shape)
+        per_pixel = self.likelihood.outputs_per_pixel
         if self.encoder is None:
-            self.encoder = keras.Sequential(
-                [
-                    keras.layers.Flatten(),
-                    keras.layers.Dense(self.hidden_units, activation="relu"),
-                    keras.layers.Dense(num_parameters),
-                ],
-                name="encoder",
-            )
-        decoder = self.decoder
-        if decoder is None:
-            decoder = keras.Sequential(
-                [
-                    keras.layers.Dense(self.hidden_units, activation="relu"),
-                    keras.layers.Dense(self.num_pixels * (self.likelihood.outputs_per_pixel or 1)),
-                ],
-                name="decoder",
-            )
-        else:  # After the encoder, as in a model that is loaded: see above of the order.
-            self._tracker.untrack(decoder)
-        self.decoder = decoder
-        for network, shape, unit, count in (
-            (self.encoder, (None, *self.image_shape), num_parameters, 1),
-            (
-                self.decoder,
-                (None, self.decoder_size),
-                self.num_pixels,
-                self.likelihood.outputs_per_pixel,
-            ),
-        ):
-            if not network.built:
-                network.build(shape)
-            output_shape = network.compute_output_shape(shape)
-            received, rest = divmod(math.prod(output_shape[1:]), unit)
-            if rest or received != (count or max(received, 1)):
-                size = f"a multiple of {unit}" if count is None else unit * count
-                raise ValueError(
-                    f"Expected {size} outputs an example from `{network.name}`; received the "
-                    f"output shape {tuple(output_shape)}. Please match "
-                    f"{self.posterior.kind.parameter_name} {parameter_shape}, {self.decoder_size} "
-                    f"inputs of the decoder, num_pixels = {self.num_pixels} and the outputs a "
-                    f"pixel of the likelihood {self.likelihood.name}."
-                )
+            decoder = self.decoder
+            if decoder is not None:  # It comes after the encoder, as in a model that is loaded.
+                self._tracker.untrack(decoder)
+            self.encoder = networks.encoder(self.hidden_units, num_parameters)
+            self.decoder = decoder
+        if self.decoder is None:
+            num_outputs = self.num_pixels * (per_pixel or 1)
+            self.decoder = networks.decoder(self.hidden_units, num_outputs)
+        why = (
+            f"{self.posterior.kind.parameter_name} {parameter_shape}, {self.decoder_size} inputs "
+            f"of the decoder, num_pixels = {self.num_pixels} and the outputs a pixel of the "
+            f"likelihood {self.likelihood.name}"
+        )
+        networks.build(self.encoder, (None, *self.image_shape), num_parameters, 1, why)
+        networks.build(self.decoder, (None, self.decoder_size), self.num_pixels, per_pixel, why)
         for layer, shape in (
             (self.estimator, self.estimator_shape),
             (self.likelihood, (None, self.num_pixels)),
@@ -245,7 +201,7 @@ class Autoencoder(Replicated):
         training: bool,
     ) -> LossFn:
         """make_loss_fn(training), and its face at inference where the decoder has another one."""
-        if training and depends_on_mode(self.decoder):
+        if training and networks.depends_on_mode(self.decoder):
             return WithInference(make_loss_fn(True), make_loss_fn(False))
         return make_loss_fn(training)
 
@@ -372,12 +328,12 @@ class Autoencoder(Replicated):
         # Keras writes the objects it makes into the dict that it reads, where a second model
         # would find the layers of the first.
         config = copy.deepcopy(config)
-        networks = {
+        given = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
             for name in ("encoder", "decoder")
             if isinstance(config.get(name), dict)
         }
-        return cls(**{**config, **networks})
+        return cls(**{**config, **given})
 
 
 def two_seeds(seed: int | None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -386,21 +342,6 @@ def two_seeds(seed: int | None) -> tuple[tf.Tensor, tf.Tensor]:
         seed = int(keras.random.randint([], 0, 2**31 - 1))
     check_count(seed, "seed", 0, 2**63 - 1)
     return tf.constant([seed, 0], tf.int64), tf.constant([seed, 1], tf.int64)
-
-
-def depends_on_mode(network: keras.Layer) -> bool:
-    """Whether a network may be another function in training than at inference.
-
-    Keras' layers that are, Dropout and BatchNormalization say, have a state beside their weights:
-    moving averages or a seed. A layer of one's own is taken at its word, `training`.
-    """
-    for layer in network._flatten_layers():
-        own = type(layer).__module__.partition(".")[0] != "keras"
-        if own and "training" in inspect.signature(layer.call).parameters:
-            return True
-        if layer._non_trainable_variables or layer._seed_generators:
-            return True
-    return False
 
 
 def _one_an_example(sample_weight, loss):

@@ -1,0 +1,96 @@
+"""The two networks of an autoencoder: the defaults, and whether those of a user fit."""
+
+import inspect
+import math
+
+import keras
+import tensorflow as tf
+
+
+def encoder(hidden_units: int, num_outputs: int) -> keras.Sequential:
+    """The paper's: P-hidden-outputs with ReLU."""
+    hidden = keras.layers.Dense(hidden_units, activation="relu")
+    return keras.Sequential(
+        [keras.layers.Flatten(), hidden, keras.layers.Dense(num_outputs)], name="encoder"
+    )
+
+
+def decoder(hidden_units: int, num_outputs: int) -> keras.Sequential:
+    """The paper's: inputs-hidden-outputs with ReLU."""
+    hidden = keras.layers.Dense(hidden_units, activation="relu")
+    return keras.Sequential([hidden, keras.layers.Dense(num_outputs)], name="decoder")
+
+
+def check_is_network(network, name: str) -> None:
+    """ValueError unless it is a Keras model, or None."""
+    if network is not None and not isinstance(network, keras.Layer):
+        raise ValueError(
+            f"Expected `{name}` to be a Keras model, or None for the default; received "
+            f"{network!r}. Please wrap a function in keras.layers.Lambda."
+        )
+
+
+def image_shape(input_shape) -> tuple[int, ...]:
+    """The shape of one image, of the input shape [B, *image]; ValueError for anything else."""
+    if isinstance(input_shape, tf.TensorShape) and input_shape.rank is not None:
+        input_shape = tuple(input_shape)
+    if not isinstance(input_shape, tuple | list) or not all(
+        size is None or isinstance(size, int) for size in input_shape
+    ):
+        raise ValueError(
+            f"Expected one tensor of images [B, *image]; received {input_shape!r}. Please give "
+            "the images alone, out of their dict or tuple."
+        )
+    shape = tuple(input_shape[1:])
+    if not shape or None in shape:
+        raise ValueError(
+            "Expected images [B, *image] of a known size; received the input shape "
+            f"{tuple(input_shape)}."
+        )
+    return shape
+
+
+def build(
+    network: keras.Layer,
+    input_shape: tuple[int | None, ...],
+    unit: int,
+    count: int | None,
+    why: str,
+) -> None:
+    """Builds a network, and checks its outputs.
+
+    Args:
+        network: built, or not.
+        input_shape: [B, ...].
+        unit, count: it has to have unit * count outputs an example; any multiple of `unit` where
+            `count` is None.
+        why: what they have to match.
+
+    Raises:
+        ValueError: another number of outputs.
+    """
+    if not network.built:
+        network.build(input_shape)
+    output_shape = network.compute_output_shape(input_shape)
+    received, rest = divmod(math.prod(output_shape[1:]), unit)
+    if rest or received != (count or max(received, 1)):
+        size = f"a multiple of {unit}" if count is None else unit * count
+        raise ValueError(
+            f"Expected {size} outputs an example from `{network.name}`; received the output shape "
+            f"{tuple(output_shape)}. Please match {why}."
+        )
+
+
+def depends_on_mode(network: keras.Layer) -> bool:
+    """Whether a network may be another function in training than at inference.
+
+    Keras' layers that are, Dropout and BatchNormalization say, have a state beside their weights:
+    moving averages or a seed. A layer of one's own is taken at its word, `training`.
+    """
+    for layer in network._flatten_layers():
+        own = type(layer).__module__.partition(".")[0] != "keras"
+        if own and "training" in inspect.signature(layer.call).parameters:
+            return True
+        if layer._non_trainable_variables or layer._seed_generators:
+            return True
+    return False
