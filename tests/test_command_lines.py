@@ -254,6 +254,12 @@ LINES = {
         (f"{OUT} --seed={2**40}", "seed"),
         (f"{OUT} --learning_rate=nan", "finite number"),
     ],
+    "experiments/epsilon_bias.py": [
+        ("", "Expected --output_dir, the folder of the table"),
+        (f"--output_dir={HERE}/file", "Expected --output_dir to be a folder"),
+        (f"{OUT} --draws=1", "draws"),
+        (f"{OUT} --scale=nan", "scale"),
+    ],
     "experiments/polynomial_toy.py": [
         ("", "Expected --output_dir, the folder of the table"),
         (f"--output_dir={HERE}/file", "Expected --output_dir to be a folder"),

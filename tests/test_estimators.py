@@ -57,15 +57,20 @@ class TestDirect(EstimatorContract):
         *({"epsilon": 1.0, "difference": difference} for difference in direct.DIFFERENCES),
         {"epsilon": 0.3, "difference": "central"},
         {"epsilon": 0.3, "difference": "toward_better", "num_flipped": 2},
+        {"epsilon": 0.5, "difference": "away_from_worse", "richardson": True},
     )
 
     def make(self, **config):
         return estimators.Direct(**{"epsilon": 0.5, **config})
 
-    def expected(self, logits, decoder, epsilon, difference, num_flipped=None):
-        # The flips of a few variables, drawn at random, change nothing in the mean.
+    def expected(self, logits, decoder, epsilon, difference, num_flipped=None, richardson=False):
+        del num_flipped  # The flips of a few variables, drawn at random: the same in the mean.
         losses = decoder.losses(*logits.shape)
-        return oracles.enumerated_direct_gradient(logits, losses, epsilon, difference), 0.0
+        near, far = (
+            oracles.enumerated_direct_gradient(logits, losses, factor * epsilon, difference)
+            for factor in (1, 2)
+        )
+        return (2 * near - far if richardson else near), 0.0
 
     def test_flips_and_epsilon_are_reported(self):
         # At epsilon -> infinity z*(eps) is the best code whatever the noise: all others flip.

@@ -18,6 +18,7 @@ References:
 
 import math
 import numbers
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -142,11 +143,15 @@ def loss_with_difference(
     solver: Solver,
     difference: str = "toward_better",
     weight: tf.Tensor | float = 1.0,
+    rule: Callable | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`direct_loss` for a caller who has maximised already: `(loss, weight epsilon_difference)`."""
+    """`direct_loss` for a caller who has maximised already: `(loss, weight epsilon_difference)`.
+
+    `rule` is another function of the same arguments in the place of `epsilon_difference`.
+    """
     loss_table = check_finite(tf.stop_gradient(loss_table), "loss_table")
-    slope = epsilon_difference(scores, code, loss_table, epsilon, solver, difference)
-    slope *= weight
+    rule = epsilon_difference if rule is None else rule
+    slope = weight * rule(scores, code, loss_table, epsilon, solver, difference)
     loss = tf.where(tf.convert_to_tensor(epsilon, tf.float32) > 0.0, loss, math.nan)
     return attach_slope(nan_unless_finite(loss, loss_table), logits, slope), slope
 

@@ -6,6 +6,7 @@ optimizer's iterations.
 
 import math
 import numbers
+import re
 import typing
 
 import keras
@@ -133,3 +134,71 @@ def value(schedule: Schedule, step, allow_zero: bool = False) -> tf.Tensor:
         "Please let it end in range"
     )
     return now + zero_if(in_range, message)
+
+
+@keras.saving.register_keras_serializable("tf_direct_opt")
+class FlipRate:
+    """The epsilon at which a given share of the argmaxes flip: `epsilon="flip_rate=0.1"`.
+
+    It follows the loss, whatever its scale, and keeps the share of examples that send a gradient
+    at all. It depends on the noise it is used with, which no closed form of the bias covers.
+
+    Args:
+        rate: share of the variables, number or schedule, above 0 and at most 1.
+        over: "batch", one epsilon for all, or "example", one for each, by the share of its N
+            variables.
+
+    Raises:
+        ValueError: a rate out of range, another `over`.
+
+    References:
+        The choice by sparsity is that of Minervini, Franceschi, Niepert, "Adaptive Perturbation-
+        Based Gradient Estimation for Discrete Latent Variable Models", AAAI 2023.
+    """
+
+    def __init__(self, rate, over: str = "batch"):
+        self.rate = get(rate, "rate")
+        if not callable(self.rate) and self.rate > 1.0:
+            raise ValueError(f"Expected a flip rate of at most 1; received {rate}.")
+        if over not in ("batch", "example"):
+            raise ValueError(f"Expected `over` in ['batch', 'example']; received {over!r}.")
+        self.over = over
+
+    def __call__(
+        self,
+        critical: tf.Tensor,  # [B, N]
+        step,
+    ) -> tf.Tensor:
+        """Epsilon [] or [B] from the critical ones.
+
+        Where fewer can flip than are to, all that can do; where none can, it is 1.
+        """
+        if self.over == "batch":
+            critical = tf.reshape(critical, [-1])
+        ordered = tf.sort(critical, axis=-1)
+        count = tf.cast(tf.shape(ordered)[-1], tf.float32)
+        wanted = tf.cast(tf.math.ceil(value(self.rate, step) * count), tf.int32)
+        able = tf.reduce_sum(tf.cast(ordered < math.inf, tf.int32), axis=-1)
+        ordered = tf.pad(
+            ordered, [(0, 0)] * (ordered.shape.rank - 1) + [(0, 1)], constant_values=math.inf
+        )
+        index = tf.maximum(tf.minimum(wanted, able) - 1, 0)
+        epsilon = tf.gather(ordered, index, axis=-1, batch_dims=ordered.shape.rank - 1)
+        # A little beyond, where the argmax has moved; ties have the gap 0.
+        return tf.where(able > 0, tf.maximum(1.0001 * epsilon, 1e-6), 1.0)
+
+    def get_config(self):
+        return {"rate": serialize(self.rate), "over": self.over}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def get_epsilon(epsilon) -> Schedule | FlipRate:
+    """A number, a schedule or a `FlipRate`, also as "flip_rate=0.1" or as one was serialized."""
+    if isinstance(epsilon, dict):
+        epsilon = keras.saving.deserialize_keras_object(epsilon)
+    if isinstance(epsilon, str) and (found := re.fullmatch(r"flip_rate=([\d.e-]+)", epsilon)):
+        epsilon = FlipRate(float(found[1]))
+    return epsilon if isinstance(epsilon, FlipRate) else get(epsilon, "epsilon")
