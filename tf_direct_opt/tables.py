@@ -73,10 +73,8 @@ def single_flips(
     loss, compared = losses[:, 0], loss_fn.compared(code[:, tf.newaxis], losses)
     category = tf.argmax(code, axis=-1, output_type=tf.int32)  # [B, N]
     others = num_categories - 1
-    drawn = variables is not None
-    if not drawn:
-        variables = tf.range(num_variables)[tf.newaxis]
-    flipped = tf.one_hot(variables, num_variables, dtype=tf.int32)  # [B or 1, m, N]
+    which = tf.range(num_variables)[tf.newaxis] if variables is None else variables
+    flipped = tf.one_hot(which, num_variables, dtype=tf.int32)  # [B or 1, m, N]
 
     def candidates(index):  # [M] -> codes [B, M, N, K]
         # Candidate j * (K - 1) + s - 1 moves variable j of those on by s categories, cyclically.
@@ -85,10 +83,10 @@ def single_flips(
         moved = (category[:, tf.newaxis] + shift) % num_categories
         return tf.one_hot(moved, num_categories, dtype=code.dtype)
 
-    count = variables.shape[1]
+    count = which.shape[1]
     flips = losses_in_chunks(loss_fn, candidates, count * others, max_candidates)
     flips = tf.reshape(flips, [-1, count, others])
-    if drawn:
+    if variables is not None:
         # Each variable takes the first row that is its own, or else one where nothing changes.
         unchanged = tf.tile(compared[:, tf.newaxis], [1, 1, others])
         own = tf.pad(flipped, [(0, 0), (0, 1), (0, 0)], constant_values=1)
