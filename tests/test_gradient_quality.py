@@ -45,7 +45,7 @@ def assert_unbiased(row):
 
 
 def test_table_and_picture(tmp_path):
-    rows = table(tmp_path, 60, "disarm")
+    rows = table(tmp_path, 30, "disarm")
     assert [(row["model"], row["estimator"]) for row in rows] == [
         ("untrained", "disarm"), ("trained", "disarm"),
     ]  # fmt: skip

@@ -271,7 +271,7 @@ class TestKnapsack(SolverContract):
 
 class TestMILP(SolverContract):
     solver = solvers.MILP
-    instances = 40
+    instances = 15
     sizes = (
         ([[1.0]], 0.5, None),
         ([[1.0, -1.0, 0.5], [1.0, 1.0, 1.0]], [0.5, 2.0], None),

@@ -234,13 +234,13 @@ def test_saved_model_in_a_new_process(tmp_path):
         images = np.load(r"{tmp_path}/images.npy")
         model = keras.saving.load_model(r"{tmp_path}/model.keras", safe_mode=True)
         print(json.dumps({{
-            "reconstruction": model.predict(images, verbose=0)["reconstruction"].tolist(),
+            "reconstruction": model(images)["reconstruction"].numpy().tolist(),
             "test": model.evaluate(images, verbose=0, return_dict=True),
             "config": repr(model.get_config()),
         }}))
     """,
     )
-    out = model.predict(stripes(40), verbose=0)
+    out = model(stripes(40))
     np.testing.assert_allclose(said["reconstruction"], out["reconstruction"], rtol=1e-5)
     expected = model.evaluate(stripes(40), verbose=0, return_dict=True)
     assert said["test"] == pytest.approx(expected, rel=1e-5)
