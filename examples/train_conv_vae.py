@@ -82,7 +82,7 @@ def encoder(stride: int):
         [
             *halvings,
             layers.Conv2D(FLAGS.hidden_units, 3, 1, "same", activation="relu"),
-            layers.Conv2D(FLAGS.k, 1, name="logits"),
+            layers.Conv2D(FLAGS.k, 1, name="logits", dtype="float32"),  # Also in half precision.
         ],
         name="encoder",
     )
@@ -93,6 +93,7 @@ def decoder(stride: int, grid: tuple[int, int], outputs: int):
     import keras
     from keras import layers
 
+    middle = keras.initializers.Constant(0.5)
     doublings = [
         layers.Conv2DTranspose(FLAGS.hidden_units, 4, 2, "same", activation="relu")
         for _ in range(int(math.log2(stride)))
@@ -104,7 +105,7 @@ def decoder(stride: int, grid: tuple[int, int], outputs: int):
             layers.Conv2D(FLAGS.hidden_units, 3, 1, "same", activation="relu"),
             *doublings,
             # The locations of pixels start in the middle; logits do not mind.
-            layers.Conv2D(outputs, 3, 1, "same", bias_initializer=keras.initializers.Constant(0.5)),
+            layers.Conv2D(outputs, 3, 1, "same", bias_initializer=middle, dtype="float32"),
         ],
         name="decoder",
     )

@@ -137,6 +137,14 @@ def test_image_grid_of_colours_is_the_grid_of_each():
         np.testing.assert_array_equal(grid[..., channel], image_grid(images[..., channel])[..., 0])
 
 
+def test_written_images_are_clipped_and_enlarged(tmp_path):
+    images = tf.constant([-0.5, 0.2, 1.5])[:, tf.newaxis, tf.newaxis]
+    callbacks.write_images(tmp_path / "grid.png", images, columns=3, enlarged=2)
+    pixels = tf.io.decode_png((tmp_path / "grid.png").read_bytes())
+    assert pixels.shape == (4, 12, 1)
+    np.testing.assert_array_equal(pixels[1, ::2, 0], [0, 128, 51, 128, 255, 128])
+
+
 def test_tensorboard_refuses_images_it_cannot_show_before_the_first_epoch(tmp_path):
     with pytest.raises(ValueError, match="Expected images of shape"):
         TensorBoard(tmp_path, images=np.zeros([4, 36]))

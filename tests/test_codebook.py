@@ -89,7 +89,7 @@ def test_a_restart_changes_nothing_that_is_decoded(prior):
         assert np.mean(before[2] - after[2]) == pytest.approx(drop, rel=1e-4)
 
 
-@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("restart", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_usage_is_reported_and_dead_codes_come_to_life(restart):
     model = grid_vae()
     model.compile(keras.optimizers.SGD(1e-5), run_eagerly=True)

@@ -225,7 +225,7 @@ MODELS = {
     ("model", "likelihood"),
     [
         ("discrete", "gaussian"),
-        ("chain", with_scales),
+        pytest.param("chain", with_scales, marks=pytest.mark.slow),
         pytest.param(
             "structured", likelihoods.DiscretisedLogistic(levels=4), marks=pytest.mark.slow
         ),
@@ -236,7 +236,8 @@ MODELS = {
 def test_models_train_evaluate_and_are_saved_with_a_likelihood(model, likelihood, tmp_path):
     own = likelihood is with_scales
     decoder = keras.Sequential([keras.layers.Dense(72)]) if own else None
-    model = compiled(MODELS[model](likelihood=likelihood, decoder=decoder))
+    prior = {"prior": "learned"} if model == "discrete" else {}
+    model = compiled(MODELS[model](likelihood=likelihood, decoder=decoder, **prior))
     images = np.round(3 * levels(4)) / np.float32(3)
     before = model.evaluate(images, verbose=0, return_dict=True)
     assert before["bits_per_dimension"] == pytest.approx(before["loss"] / 36 / np.log(2), rel=1e-5)

@@ -84,6 +84,7 @@ def test_samples_are_decoded_draws_of_the_prior():
     np.testing.assert_array_equal(model.sample(5, seed=1), model.sample(5, seed=1))
 
 
+@pytest.mark.slow
 def test_it_is_learned_saved_and_makes_the_kl_smaller(tmp_path):
     # Three of four images are of one kind: a prior that knows it saves log 4 - H(3/4, 1/4).
     kinds = np.random.default_rng(0).integers(0, 2, [2, 6, 6]).astype(np.float32)

@@ -62,10 +62,13 @@ def test_reconstructions_are_those_of_their_images(finished):
 
 def test_pictures_of_tensorboard_are_in_colour(finished):
     events = EventAccumulator(str(finished[0] / "tensorboard/images")).Reload()
-    for name, side in (("inputs", 45), ("reconstructions", 45), ("codes", 108)):
+    for name, side in (("codes", 108), ("inputs", 45), ("reconstructions", 45)):
         image = tf.io.decode_png(tf.make_ndarray(events.Tensors(name)[-1].tensor_proto)[2])
         assert image.shape[1:] == (side, 3)
     assert np.any(image[..., 0] != image[..., 2])
+    codes = tf.io.decode_png((finished[0] / "codes.png").read_bytes())
+    assert codes.shape == (11 * 9 * 4, 12 * 9 * 4, 3)
+    assert np.any(codes[..., 0] != codes[..., 2])
 
 
 @pytest.mark.slow

@@ -11,14 +11,19 @@ def encoder(hidden_units: int, num_outputs: int) -> keras.Sequential:
     """The paper's: P-hidden-outputs with ReLU."""
     hidden = keras.layers.Dense(hidden_units, activation="relu")
     return keras.Sequential(
-        [keras.layers.Flatten(), hidden, keras.layers.Dense(num_outputs)], name="encoder"
+        [keras.layers.Flatten(), hidden, output_layer(num_outputs)], name="encoder"
     )
 
 
 def decoder(hidden_units: int, num_outputs: int) -> keras.Sequential:
     """The paper's: inputs-hidden-outputs with ReLU."""
     hidden = keras.layers.Dense(hidden_units, activation="relu")
-    return keras.Sequential([hidden, keras.layers.Dense(num_outputs)], name="decoder")
+    return keras.Sequential([hidden, output_layer(num_outputs)], name="decoder")
+
+
+def output_layer(num_outputs: int) -> keras.layers.Dense:
+    """A layer that rounds nothing to half precision: logits are compared, losses summed up."""
+    return keras.layers.Dense(num_outputs, dtype=keras.config.dtype_policy().variable_dtype)
 
 
 def check_is_network(network, name: str) -> None:
