@@ -49,6 +49,17 @@ def test_em_limit_program():
     assert 17 < row["train_nll"] < row["test_nll"] < 23
 
 
+def test_step_growth():
+    code, out, err = run(
+        "benchmarks/step_growth.py", "--num_variables=3", "--num_categories=2", "--batches=4",
+        "--sides=5", "--estimators=direct/2,gumbel_softmax", "--repeats=1",
+    )  # fmt: skip
+    assert code == 0, err
+    row = json.loads(out)
+    assert row["direct/2_ms"] > 0
+    assert row["gumbel_softmax_ratio"] == 1.0
+
+
 def test_structured_step():
     flags = ("--n=3", "--steps=2", "--batch_size=10")
     code, out, err = run("benchmarks/structured_step.py", *flags)

@@ -265,6 +265,13 @@ LINES = {
         (f"--output_dir={HERE}/file", "Expected --output_dir to be a folder"),
         (f"{OUT} --estimators=magic", "Expected --estimators of"),
     ],
+    "benchmarks/step_growth.py": [
+        ("--num_variables=0", "Expected integers of at least 1 in --num_variables"),
+        ("--num_categories=1", "Expected integers of at least 2 in --num_categories"),
+        ("--estimators=direct", "Expected gumbel_softmax among --estimators"),
+        ("--estimators=direct/x,gumbel_softmax", "Expected name or name/m in --estimators"),
+        ("--estimators=magic,gumbel_softmax", "Expected `estimator` to be one of"),
+    ],
     "benchmarks/decision_step.py": [
         ("--methods=magic", "Expected --methods of direct"),
         ("--sizes=1", "Expected integers of at least 2 in --sizes"),
