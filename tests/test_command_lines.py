@@ -157,6 +157,11 @@ LINES = {
     ],
     "experiments/compare_estimators.py": [
         ("", "Expected --output_dir"),
+        (f"{OUT} --shard=3/2", "Expected --shard=i/n with i from 1 to n; received '3/2'"),
+        (f"{OUT} --shard=0/2", "Expected --shard=i/n with i from 1 to n; received '0/2'"),
+        (f"{OUT} --shard=1", "Expected --shard=i/n with i from 1 to n; received '1'"),
+        (f"{OUT} --processes=0", "processes"),
+        (f"{OUT} --distribute=multi_worker", "Expected --distribute=none or mirrored for many"),
         (f"{OUT} --k=3", "Expected --ks here; received --k."),
         (f"{OUT} --dataset=digits", "Expected --datasets here"),
         (f"{OUT} --seed=3", "Expected --seeds here"),
@@ -182,6 +187,11 @@ LINES = {
     ],
     "experiments/semi_supervised_table.py": [
         ("", "Expected --output_dir"),
+        (f"{OUT} --shard=3/2", "Expected --shard=i/n with i from 1 to n; received '3/2'"),
+        (f"{OUT} --shard=0/2", "Expected --shard=i/n with i from 1 to n; received '0/2'"),
+        (f"{OUT} --shard=1", "Expected --shard=i/n with i from 1 to n; received '1'"),
+        (f"{OUT} --processes=0", "processes"),
+        (f"{OUT} --distribute=multi_worker", "Expected --distribute=none or mirrored for many"),
         (f"{OUT} --num_labels=50", "Expected --label_counts here; received --num_labels."),
         (f"{OUT} --methods=svm", "Expected --methods of direct"),
         (f"{OUT} --once=svm", "Expected --once of direct"),

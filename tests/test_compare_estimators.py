@@ -102,6 +102,53 @@ def test_cut_and_gone_on_with_it_ends_with_the_same_table(finished, tmp_path):
         assert row == other
 
 
+def assert_same_table(folder, other):
+    """But for the seconds, which no run has in common with another."""
+    tables = [rows_of(each) for each in (folder, other)]
+    for row in (*tables[0], *tables[1]):
+        assert float(row.pop("cpu_seconds")) > 0
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_shards_fill_one_table(finished, tmp_path):
+    whole, summary = finished
+    flags = (*GRID, "--verbose=2", f"--output_dir={tmp_path / 'a'}")
+    said = []
+    for program in [programs.Program(PROGRAM, (*flags, f"--shard={i}/3")) for i in (1, 2)]:
+        code, out, err = program.wait()
+        assert code == 0, err
+        said += out.splitlines()
+    # Seeds vary last: the third of the four runs.
+    assert "1 of 4 runs are left: digits-k3-gumbel_softmax-s1." in said
+    last = programs.Program(PROGRAM, (*flags, "--shard=3/3"))
+    programs.wait_until((tmp_path / "a/.shard-3-of-3").exists, last)
+    code, _, err = run(PROGRAM, *flags, "--shard=3/3")  # Nobody trains a run twice.
+    assert code == 1
+    assert "Expected a folder that no other process is filling; received" in err
+    code, out, err = last.wait()
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1]) == summary
+    assert_same_table(whole, tmp_path / "a")
+
+
+@pytest.mark.slow
+def test_processes_fill_one_table(finished, tmp_path):
+    whole, summary = finished
+    flags = (*GRID, "--verbose=2", f"--output_dir={tmp_path / 'b'}")
+    code, out, err = run(PROGRAM, *flags, "--processes=2")
+    assert code == 0, err
+    assert out.startswith("4 of 4 runs are left: digits-k3-direct-s1, ")
+    assert json.loads(out.splitlines()[-1]) == summary
+    assert_same_table(whole, tmp_path / "b")
+    # One that fails is named, with what it said.
+    (tmp_path / "b/digits-k3-direct-s2/metrics.json").unlink()
+    (tmp_path / "b/digits-k3-direct-s2/history.csv").unlink()
+    code, _, err = run(PROGRAM, *flags, "--processes=2")
+    assert code == 1
+    assert "process-2.log of one ends with: Expected the rows of 3 finished epochs" in err
+
+
 @pytest.mark.slow
 def test_budgets(tmp_path):
     summary = programs.train(

@@ -19,34 +19,35 @@ def assert_equal(one, other, path=""):
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5, err_msg=path)
 
 
+def assert_like_one_process(found, case):
+    """What one device says: everything where nothing is drawn, else what is not."""
+    one = seen(tf.distribute.get_strategy(), *case)
+    names = one.keys() - {"seeds"} if case[0] in ("exact", "supervised") else ["untrained"]
+    assert_finite(found)
+    for name in names:
+        assert_equal(one[name], found[name], name)
+
+
 def assert_finite(found, path=""):
     for name, value in found.items():
         if isinstance(value, dict):
             assert_finite(value, f"{path}/{name}")
         else:
-            assert all(np.isfinite(np.ravel(part)).all() for part in value), f"{path}/{name}"
+            assert np.isfinite(value).all(), f"{path}/{name}"
 
 
 def test_an_empty_replica_changes_nothing():
     case = ("exact", 2, 201, False)
-    one, two = seen(tf.distribute.get_strategy(), *case), seen(two_replicas(), *case)
-    assert not np.array_equal(*two.pop("seeds"))  # The noise of each is another.
-    del one["seeds"]
-    assert_equal(one, two)
+    found = seen(two_replicas(), *case)
+    assert not np.array_equal(*found["seeds"])  # The noise of each is another.
+    assert_like_one_process(found, case)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_images", [201, 1401])
-@pytest.mark.parametrize("steps_per_execution", [1, 10])
+@pytest.mark.parametrize("case", [(1, 201), (10, 1401)])
 @pytest.mark.parametrize("name", MODELS)
-def test_all_models(name, steps_per_execution, num_images):
-    case = (name, steps_per_execution, num_images)
-    one, two = seen(tf.distribute.get_strategy(), *case), seen(two_replicas(), *case)
-    assert not np.array_equal(*two.pop("seeds"))
-    assert_finite(two)
-    if name in ("exact", "supervised"):
-        del one["seeds"]
-        assert_equal(one, two)
+def test_all_models(name, case):
+    assert_like_one_process(seen(two_replicas(), name, *case), (name, *case))
 
 
 def test_batches_by_hand_are_refused():

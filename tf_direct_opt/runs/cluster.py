@@ -8,6 +8,7 @@ worker that does not come without a word and without an end; here they meet befo
 
 import contextlib
 import dataclasses
+import faulthandler
 import functools
 import io
 import json
@@ -15,6 +16,7 @@ import os
 import pathlib
 import select
 import socket
+import sys
 import tempfile
 import time
 import zipfile
@@ -124,7 +126,10 @@ class SharedRun(Run):
                     archive.extractall(scratch)
                 super().__enter__()
                 stack.push(super().__exit__)
+            # TensorFlow itself would wait for one that has ended since, and let nothing else run.
+            faulthandler.dump_traceback_later(self.timeout, exit=True, file=sys.__stderr__)
             strategy()
+            faulthandler.cancel_dump_traceback_later()
             self._leave = stack.pop_all()
         return self
 
@@ -156,8 +161,10 @@ def welcome(cluster: Cluster, timeout: float, settings: list[str], content: byte
             came = {worker: entry for worker, entry in came.items() if _is_there(entry[0])}
         others = {worker: theirs for worker, (_, theirs) in came.items()}
         problem = _problem(cluster, timeout, settings, others)
+        content = b"" if problem else content
         header = json.dumps({"problem": problem, "size": len(content)}).encode()
         for connection, _ in came.values():
+            connection.settimeout(timeout)
             with contextlib.suppress(OSError):
                 connection.sendall(header + b"\n" + content)
     if problem:
@@ -242,13 +249,8 @@ def _host_and_port(address: str) -> tuple[str, int]:
 def _packed(directory: pathlib.Path) -> bytes:
     """What a run goes on from, as a zip archive."""
     packed = io.BytesIO()
-    paths = [
-        directory / SETTINGS,
-        directory / "history.csv",
-        *directory.glob("checkpoints/epoch-*"),
-    ]
     with zipfile.ZipFile(packed, "w") as archive:
-        for path in paths:
-            if path.exists():
+        for pattern in (SETTINGS, "history.csv", "checkpoints/epoch-*"):
+            for path in directory.glob(pattern):
                 archive.write(path, path.relative_to(directory))
     return packed.getvalue()

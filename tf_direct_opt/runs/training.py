@@ -146,8 +146,16 @@ def train(run: Run, feed, build_model: Callable, callbacks=()) -> dict:
         )
     if initial_epoch:
         say(f"Resumed after epoch {initial_epoch} of {FLAGS.epochs}.")
+    batches = feed.training(initial_epoch, FLAGS.epochs)
+    if FLAGS.distribute == "multi_worker":
+        import tensorflow as tf
+
+        # Workers need not ask each other at every step whether there is one more.
+        batches = batches.apply(
+            tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        )
     model.fit(
-        feed.training(initial_epoch, FLAGS.epochs),
+        batches,
         initial_epoch=initial_epoch,
         epochs=FLAGS.epochs,
         steps_per_epoch=feed.steps,
