@@ -282,6 +282,11 @@ LINES = {
         ("--estimators=direct/x,gumbel_softmax", "Expected name or name/m in --estimators"),
         ("--estimators=magic,gumbel_softmax", "Expected `estimator` to be one of"),
     ],
+    "benchmarks/mixed_precision.py": [
+        ("--models=magic", "Expected --models of discrete"),
+        ("--likelihoods=", "Expected at least one entry in --likelihoods"),
+        ("--epochs=0", "epochs"),
+    ],
     "benchmarks/decision_step.py": [
         ("--methods=magic", "Expected --methods of direct"),
         ("--sizes=1", "Expected integers of at least 2 in --sizes"),

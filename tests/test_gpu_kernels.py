@@ -20,6 +20,12 @@ MODELS = {
         lambda: models.DiscreteVAE(num_variables=2, num_categories=3, hidden_units=5),
         IMAGES,
     ),
+    "levels of pixels, a learned prior": (
+        lambda: models.DiscreteVAE(
+            num_categories=3, hidden_units=5, likelihood="discretised_logistic", prior="learned"
+        ),
+        IMAGES,
+    ),
     "coupled bits": (lambda: models.StructuredVAE(num_variables=3, hidden_units=5), IMAGES),
     "coupled bits, unary noise": (
         lambda: models.StructuredVAE(num_variables=3, hidden_units=5, perturbation="unary"),

@@ -175,6 +175,17 @@ def test_decisions():
             assert cell.replace("*", "") == expected, (setting, method)
 
 
+def test_a_grid_of_codes():
+    (line,) = table("docs/convolutional.md", "-ELBO, nats")
+    measured = json.loads((RESULTS / "conv_photographs.json").read_text())
+    test, codes = measured["test"], measured["codes"]
+    assert line["-ELBO, nats"] == f"{test['negative_elbo']:.2f}"
+    assert line["bits a dimension"] == f"{test['bits_per_dimension']:.3f}"
+    assert line["KL, nats"] == f"{test['kl']:.2f}"
+    assert line["codes in use"] == f"{measured['k'] - codes['dead_codes']} of {measured['k']}"
+    assert line["perplexity of the codes"] == f"{codes['perplexity']:.1f}"
+
+
 def test_matching():
     rows = [row for row in rows_of("matching.csv") if row["task"] == "digits"]
     for line in table("docs/decisions.md", "method", "elements wrong"):

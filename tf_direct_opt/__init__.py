@@ -13,6 +13,7 @@ if typing.TYPE_CHECKING:
     from tf_direct_opt import (
         binary,
         callbacks,
+        codebook,
         decisions,
         estimators,
         files,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "binary",
     "callbacks",
+    "codebook",
     "decisions",
     "direct_argmax",
     "direct_loss",
