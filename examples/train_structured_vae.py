@@ -82,7 +82,7 @@ def make_feed():
 
 def prepare() -> runs.Run:
     """Completes the flags by the preset, and checks them and the output folder."""
-    vae_flags.complete("structured_direct", alone=FLAGS.n == 1)
+    vae_flags.complete("structured", alone=FLAGS.n == 1)
     data.check_flags()
     coupled = FLAGS.structure == "pairwise"
     if coupled and FLAGS.solver == "enumerate" and FLAGS.n > _MAX_ENUMERATED:

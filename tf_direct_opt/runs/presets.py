@@ -28,7 +28,7 @@ _SHARED: dict[str, Preset] = {
     "imle": _SMALL_STEP,
     "reinmax": {"temperature": 1.3},
     "straight_through": _HALF,
-    "structured_direct": {"epsilon_schedule": "constant", "epsilon_final": 0.2},
+    "structured": {"epsilon_schedule": "constant", "epsilon_final": 0.2},
 }
 
 
