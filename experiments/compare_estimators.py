@@ -89,10 +89,18 @@ def _available(dataset: str) -> str:
     return dataset
 
 
+def known_changes(cell: dict) -> dict:
+    """The flags of train_vae.py that a cell changes, without those that a budget does."""
+    return {
+        **cell,
+        "watch": "test",
+        "output_dir": str(pathlib.Path(FLAGS.output_dir, name_of(cell))),
+    }
+
+
 def changes_of(cell: dict) -> dict:
     """The flags of train_vae.py that a cell changes."""
-    changes = {**cell, "watch": "test"}
-    changes["output_dir"] = str(pathlib.Path(FLAGS.output_dir) / name_of(cell))
+    changes = known_changes(cell)
     epochs = [budget / cost_an_epoch(cell, name) for name, budget in budgets().items()]
     if epochs:
         # About six evaluations within the smaller budget, the last where the larger is spent.
@@ -216,8 +224,11 @@ def main():
     every = cells()
     with grid.folder() as folder:
         own, names = grid.own(every), [name_of(cell) for cell in every]
-        # The budgets, which are measured, come after what costs nothing to check.
-        grid.check([{**cell, "output_dir": str(folder / name_of(cell))} for cell in own], train_vae)
+        # The budgets, which are measured, come after what costs nothing to check; a run that has
+        # begun knows its own.
+        begun = {cell for cell in names if budgets() and (folder / cell / "flags.txt").exists()}
+        new = [cell for cell in own if name_of(cell) not in begun]
+        grid.check(map(known_changes, new), train_vae)
         grid.in_processes(grid.own(names))
         for _ in grid.trained(map(changes_of, own), train_vae):
             write_table(every)
