@@ -146,7 +146,7 @@ def test_processes_fill_one_table(finished, tmp_path):
     (tmp_path / "b/digits-k3-direct-s2/history.csv").unlink()
     code, _, err = run(PROGRAM, *flags, "--processes=2")
     assert code == 1
-    assert "process-2.log of one ends with: Expected the rows of 3 finished epochs" in err
+    assert "process-2.log, with: Expected the rows of 3 finished epochs" in err
 
 
 @pytest.mark.slow

@@ -8,15 +8,19 @@ from replicas import MODELS, seen, two_replicas
 SAMPLED = ("importance_weighted_nll", "flip_rate", "first_probability")
 
 
-def assert_equal(one, other, path=""):
-    """Figures equal to 1e-5, those of other noise aside."""
+def assert_equal(one, other, path):
+    """Figures equal to 1e-5, those of other noise aside; weights and what is made of them, 1e-4.
+
+    (Adam makes more of a rounded sum.)
+    """
     if isinstance(one, dict):
         assert one.keys() == other.keys(), path
         for name in one:
             if not name.removeprefix("val_").startswith(SAMPLED):
                 assert_equal(one[name], other[name], f"{path}/{name}")
     else:
-        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5, err_msg=path)
+        error = 1e-4 if path.startswith(("predicted", "weights")) else 1e-5
+        np.testing.assert_allclose(other, one, rtol=error, atol=error, err_msg=path)
 
 
 def assert_like_one_process(found, case):
