@@ -100,7 +100,7 @@ def prepared(name: str) -> dict[str, np.ndarray]:
     builder = tfds.builder(name, data_dir=str(_folder()))
     if FLAGS.download:
         builder.download_and_prepare()
-    image = builder.info.features.get("image")
+    image = dict(builder.info.features.items()).get("image")
     if image is None or None in image.shape or not {"train", "test"} <= set(builder.info.splits):
         raise ValueError(
             f"Expected images of one size in --dataset={name}, with the splits train and test; "

@@ -106,19 +106,24 @@ from absl import flags
 import colour
 
 def examples(count):
-    image = np.random.default_rng(count).integers(0, 256, [count, 8, 8, 3], np.uint8)
-    return tf.data.Dataset.from_tensor_slices({"image": image})
+    image = np.random.default_rng(count).integers(0, 256, [count, 32, 32, 3], np.uint8)
+    names = {"id": [str(i) for i in range(count)], "label": np.arange(count) % 10}
+    return tf.data.Dataset.from_tensor_slices({"image": image, **names})
 
 folder = sys.argv[1]
 tfds.dataset_builders.store_as_tfds_dataset(
     name="cifar10", version="3.0.2", data_dir=folder, disable_shuffling=True,
     split_datasets={"train": examples(40), "test": examples(20)},
-    features=tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(8, 8, 3))}),
+    features=tfds.features.FeaturesDict({
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(32, 32, 3)),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }),
 )
 flags.FLAGS(["program", "--dataset=cifar10", f"--data_dir={folder}", "--num_train=30"])
 colour.check_flags()
 images = colour.from_flags()
-expected = np.random.default_rng(20).integers(0, 256, [20, 8, 8, 3], np.uint8)
+expected = np.random.default_rng(20).integers(0, 256, [20, 32, 32, 3], np.uint8)
 print(json.dumps({
     "shapes": [list(part.shape) for part in (images.train, images.valid, images.test)],
     "same": bool(np.all(images.test == expected / np.float32(255))),
@@ -135,4 +140,4 @@ def test_images_of_tfds_by_name(tmp_path, monkeypatch):
     code, out, err = programs.run(program, tmp_path / "tfds")
     assert code == 0, err
     said = json.loads(out.splitlines()[-1])
-    assert said == {"shapes": [[30, 8, 8, 3], [4, 8, 8, 3], [20, 8, 8, 3]], "same": True}
+    assert said == {"shapes": [[30, 32, 32, 3], [4, 32, 32, 3], [20, 32, 32, 3]], "same": True}
