@@ -287,12 +287,13 @@ def _write_codes(run: Run, model) -> None:
 def _details(model, images) -> dict:
     """What metrics.json says of a run beside what every run says."""
     estimator = model.estimator.get_config()
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # Of a loss scale.
     return {
         **model.details(),
         "schedules": {
             **{name: estimator[name] for name in ("epsilon", "temperature") if name in estimator},
             "kl_weight": model.get_config()["kl_weight"],
-            "learning_rate": model.optimizer.get_config()["learning_rate"],
+            "learning_rate": optimizer.get_config()["learning_rate"],
         },
         "seed": FLAGS.seed,
         "num_images": {part: len(getattr(images, part)) for part in ("train", "valid", "test")},
