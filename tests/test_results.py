@@ -186,6 +186,24 @@ def test_a_grid_of_codes():
     assert line["perplexity of the codes"] == f"{codes['perplexity']:.1f}"
 
 
+def test_half_precision():
+    rows = rows_of("mixed_precision.csv")
+    lines = table("docs/convolutional.md", "model", "likelihood")
+    assert len(lines) == len(rows) == 10
+    for line, row in zip(lines, rows, strict=True):
+        least, greatest = row["float32_least"], row["float32_greatest"]
+        assert list(line.values()) == [
+            row["model"], row["likelihood"], f"{least} to {greatest}", row["mixed_float16"],
+            row["mixed_bfloat16"],
+        ]  # fmt: skip
+    outside = [row for row in rows if row["within_spread"] == "False"]
+    assert [(row["model"], row["likelihood"]) for row in outside] == [
+        ("mixture", "discretised_logistic")
+    ]
+    text = (ROOT / "docs/convolutional.md").read_text()
+    assert f"Of the {2 * len(rows)} means {2 * len(rows) - len(outside)} are within" in text
+
+
 def test_matching():
     rows = [row for row in rows_of("matching.csv") if row["task"] == "digits"]
     for line in table("docs/decisions.md", "method", "elements wrong"):
