@@ -189,7 +189,7 @@ def test_a_grid_of_codes():
 def test_half_precision():
     rows = rows_of("mixed_precision.csv")
     lines = table("docs/convolutional.md", "model", "likelihood")
-    assert len(lines) == len(rows) == 10
+    assert len(lines) == len(rows) == 12
     for line, row in zip(lines, rows, strict=True):
         least, greatest = row["float32_least"], row["float32_greatest"]
         assert list(line.values()) == [
