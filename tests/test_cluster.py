@@ -1,5 +1,6 @@
 """Workers meet before TensorFlow is started: who is missing is named, what one has all get."""
 
+import contextlib
 import json
 import threading
 import time
@@ -115,23 +116,29 @@ def test_one_that_went_away_is_missing_and_one_that_came_again_is_not(monkeypatc
     addresses = addresses_of(2)
     monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.3)
 
+    def connected():
+        """A connection to the chief, whose thread may not have opened its port yet."""
+        for _ in range(100):
+            with contextlib.suppress(ConnectionRefusedError):
+                return cluster.socket.create_connection(cluster._host_and_port(addresses[0]))
+            time.sleep(0.01)
+        raise TimeoutError("nobody listens")
+
     def knock(*messages):
         for message in messages:
-            with cluster.socket.create_connection(cluster._host_and_port(addresses[0])) as visitor:
+            with connected() as visitor:
                 visitor.sendall(message)
 
     hello = json.dumps({"worker": 1, "settings": []}).encode() + b"\n"
     found = {}
     chief = threading.Thread(target=lambda: found.update(meeting(addresses, [0], 2.0)))
     chief.start()
-    time.sleep(0.2)
     knock(hello, b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"")
     chief.join()
     assert f"received none from worker 1 at {addresses[1]}" in found[0]
 
     chief = threading.Thread(target=lambda: found.update(meeting(addresses, [0], 5.0, {}, b"now")))
     chief.start()
-    time.sleep(0.2)
     knock(hello)
     assert meeting(addresses, [1], 5.0) == {1: b"now"}
     chief.join()
