@@ -11,7 +11,8 @@ from test_discrete_vae import stripes
 
 from tf_direct_opt import estimators, solvers
 from tf_direct_opt.estimators import flips
-from tf_direct_opt.metrics import Means, mean_over_examples
+from tf_direct_opt.estimators.base import mean_over_examples
+from tf_direct_opt.metrics import Means
 from tf_direct_opt.models import DiscreteVAE, MixtureVAE, StructuredVAE
 from tf_direct_opt.posteriors import Categorical, PairwiseBinary
 
@@ -49,7 +50,7 @@ def values(variables):
 # Dtype policies.
 
 
-def trains_evaluates_saves_and_loads(model, path):
+def assert_it_trains_evaluates_saves_and_loads(model, path):
     images = stripes(8)
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), initial_scale=np.inf)
     model.compile(scaled, run_eagerly=True, jit_compile=False)
@@ -96,7 +97,7 @@ def name_of(value):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_estimator_and_model_under_every_policy(policy, make, config, tmp_path):
     keras.config.set_dtype_policy(policy)
-    trains_evaluates_saves_and_loads(make(**config), tmp_path / "model.keras")
+    assert_it_trains_evaluates_saves_and_loads(make(**config), tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_every_estimator_and_model_under_every_policy(policy, make, config, tmp_
 )
 def test_a_few_estimators_and_models_under_every_policy(policy, make, config, tmp_path):
     keras.config.set_dtype_policy(policy)
-    trains_evaluates_saves_and_loads(make(**config), tmp_path / "model.keras")
+    assert_it_trains_evaluates_saves_and_loads(make(**config), tmp_path / "model.keras")
 
 
 # What the user set is kept.

@@ -159,7 +159,11 @@ def test_folder_of_another_run(whole, resume, settings, message):
 
 
 def test_settings_that_are_free_may_change(whole):
-    runs.Run(whole[0], {"width": 5}, resume=True, free=("width",)).check()
+    free = runs.Run(whole[0], {"width": 5}, resume=True, free=("width",))
+    free.check()
+    assert free.settings == {"width": 5}
+    with pytest.raises(ValueError, match="in one of the two only are --width=4"):
+        runs.Run(whole[0], {"width": 5}, resume=True).check()
 
 
 @pytest.mark.parametrize("name", ["history.csv", "model.keras", "metrics.json", "checkpoints/a"])

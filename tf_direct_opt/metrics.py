@@ -6,14 +6,6 @@ import tensorflow as tf
 from tf_direct_opt.labels import checked_labels
 
 
-def mean_over_examples(
-    values: tf.Tensor,  # [B]
-) -> tf.Tensor:
-    """The mean, 0 for a batch without examples: the last one of a replica may have none."""
-    count = tf.cast(tf.shape(values)[0], values.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(values), count)
-
-
 @keras.saving.register_keras_serializable("tf_direct_opt")
 class Means(keras.metrics.Metric):
     """Means over examples of several named quantities, reported under their own names.

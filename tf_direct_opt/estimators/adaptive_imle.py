@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import direct, schedules, tables
-from tf_direct_opt.estimators.base import Estimator
+from tf_direct_opt.estimators.base import Estimator, mean_over_examples
 from tf_direct_opt.estimators.imle import repeated
-from tf_direct_opt.metrics import Means, mean_over_examples
+from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import Categorical
 from tf_direct_opt.solvers.base import check_count

@@ -114,6 +114,14 @@ def _zero_without_gradient(logits):
     return tf.constant(0.0), refuse
 
 
+def mean_over_examples(
+    values: tf.Tensor,  # [B]
+) -> tf.Tensor:
+    """The mean, 0 for a batch without examples: the last one of a replica may have none."""
+    count = tf.cast(tf.shape(values)[0], values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(values), count)
+
+
 def check_logits_shape(shape) -> None:
     """Raises ValueError unless the shape is [B, K] or [B, N, K] with K >= 2 known."""
     if len(shape) not in (2, 3):

@@ -4,9 +4,8 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.direct import attach_slope
-from tf_direct_opt.estimators.base import Estimator
+from tf_direct_opt.estimators.base import Estimator, mean_over_examples
 from tf_direct_opt.loss_fn import differentiated
-from tf_direct_opt.metrics import mean_over_examples
 from tf_direct_opt.solvers.base import check_count
 
 

@@ -7,9 +7,8 @@ import tensorflow as tf
 
 from tf_direct_opt import schedules
 from tf_direct_opt.direct import attach_slope
-from tf_direct_opt.estimators.base import Estimator, check_binary
+from tf_direct_opt.estimators.base import Estimator, check_binary, mean_over_examples
 from tf_direct_opt.loss_fn import differentiated
-from tf_direct_opt.metrics import mean_over_examples
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
