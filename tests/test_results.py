@@ -215,3 +215,73 @@ def test_matching():
         ):
             mean = 100 * statistics.mean(float(row[column]) for row in of_method)
             assert line[cell] == f"{mean:.2f}"
+
+
+def test_speed_of_decisions():
+    printed = {
+        (row["size"], row["batch"], row["direct_ms"]): row for row in rows_of("decision_step.jsonl")
+    }
+    lines = table("docs/decisions.md", "n", "batch", "steps of an epoch")
+    assert len(lines) == len(printed)
+    for line in lines:
+        row = printed[int(line["n"]), int(line["batch"]), float(line["direct"])]
+        assert line["spo_plus"] == f"{row['spo_plus_ms']:.2f}"
+        assert line["two_stage"] == (f"{row['two_stage_ms']:.2f}" if "two_stage_ms" in row else "")
+        assert line["direct / SPO+"] == f"{row['direct_over_spo_plus']:.2f}"
+
+
+def test_growth_of_a_step():
+    printed = {row["n"]: row for row in rows_of("step_growth.jsonl")}
+    lines = table("docs/estimators.md", "N, K = 10")
+    names = ("direct", "direct/2", "local_expectation/2", "gumbel_softmax")
+    assert len(lines) == len(printed)
+    for line in lines:
+        row = printed[int(line.pop("N, K = 10"))]
+        for name, cell in zip(names, line.values(), strict=True):
+            figure = f"{row[f'{name}_ms']:.1f}"
+            ratio = f" ({row[f'{name}_ratio']:.1f} times)"
+            assert cell == (figure if name == "gumbel_softmax" else figure + ratio)
+
+
+def test_noise_averaged_out_over_thirty_epochs():
+    (run,) = rows_of("structured_averaged.jsonl")
+    line = table("docs/candidates.md", "epochs")[-1]
+    columns = {
+        "-ELBO, exact": "negative_elbo",
+        "-log p(x), exact": "negative_log_likelihood",
+        "importance-weighted": "importance_weighted_nll",
+        "KL": "kl",
+        "entropy of q": "entropy",
+    }
+    assert int(line["epochs"]) == run["epochs"]
+    for cell, name in columns.items():
+        assert line[cell] == f"{run['test'][name]:.2f}", cell
+
+
+def test_gradients_of_candidates_at_eight_bits():
+    rows = {
+        (row["estimator"], row["setting"]): row
+        for row in rows_of("gradient_quality_binary.csv")
+        if row["model"] == "trained"
+    }
+    text = (ROOT / "docs/candidates.md").read_text()
+    for key, figures in (
+        (("candidates", "num_candidates=8"), ("deviation",)),
+        (("direct toward_better", "epsilon=0.3"), ("deviation", "bias")),
+        (("direct central", "epsilon=0.1"), ("deviation", "bias")),
+        (("direct toward_better", "epsilon=3"), ("bias",)),
+    ):
+        for figure in figures:
+            assert f"{float(rows[key][figure]):.2f}" in text, (key, figure)
+
+
+def test_bias_with_two_steps_combined():
+    rows = {row["epsilon"]: row for row in rows_of("epsilon_bias.csv")}
+    text = " ".join((ROOT / "docs/epsilon.md").read_text().split())
+    for epsilon, said in (
+        ("0.1", "a bias of {:.0f} % becomes 0.3 %"),
+        ("0.2", "one of {:.0f} % becomes 3 %"),
+    ):
+        assert said.format(100 * float(rows[epsilon]["bias"])) in text
+    assert f"{100 * float(rows['0.1']['richardson_bias']):.1f}" == "0.3"
+    assert f"{100 * float(rows['0.2']['richardson_bias']):.0f}" == "3"

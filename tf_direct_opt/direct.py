@@ -23,6 +23,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tf_direct_opt import loss_scales
 from tf_direct_opt.perturbation import (
     check_finite,
     nan_unless_finite,
@@ -30,11 +31,9 @@ from tf_direct_opt.perturbation import (
     perturbed_argmax,
     solve,
 )
-from tf_direct_opt.solvers.categorical import Categorical
 from tf_direct_opt.types import Solver
 
 DIFFERENCES = ("toward_better", "away_from_worse", "central")
-RELATIVE = "relative"
 
 
 def check_difference(difference: str) -> None:
@@ -235,7 +234,7 @@ def direct_argmax_with_probe(
     and a probe that was left out of the loss is an error.
     """
     check_difference(difference)
-    check_loss_scale(loss_scale)
+    loss_scales.check(loss_scale)
     epsilon = checked_epsilon(epsilon)
 
     @tf.custom_gradient
@@ -245,9 +244,11 @@ def direct_argmax_with_probe(
         def backward(code_upstream, probe_upstream):
             upstream = tf.cast(code_upstream, tf.float32)
             if loss_scale is None:
-                scale = _measured(probe_upstream) / tf.cast(tf.shape(scores)[0], tf.float32)
+                scale = loss_scales.measured(probe_upstream) / tf.cast(
+                    tf.shape(scores)[0], tf.float32
+                )
             elif isinstance(loss_scale, str):
-                scale = _relative(upstream, scores, solver)
+                scale = loss_scales.relative(upstream, scores, solver)
             else:
                 scale = per_example(tf.convert_to_tensor(loss_scale, tf.float32), scores)
             table = tf.math.divide_no_nan(upstream, scale)
@@ -261,49 +262,6 @@ def direct_argmax_with_probe(
         return (code, tf.constant(0.0)), backward
 
     return operator(tf.convert_to_tensor(logits), tf.convert_to_tensor(noise))
-
-
-def check_loss_scale(loss_scale) -> None:
-    """ValueError unless it is "relative", None, a positive number or a tensor."""
-    known = loss_scale is None or tf.is_tensor(loss_scale) or isinstance(loss_scale, np.ndarray)
-    positive = isinstance(loss_scale, numbers.Real) and 0 < float(loss_scale) < math.inf
-    if not (known or positive or (isinstance(loss_scale, str) and loss_scale == RELATIVE)):
-        raise ValueError(
-            f"Expected a positive `loss_scale`, {RELATIVE!r} or None; received {loss_scale!r}."
-        )
-
-
-def _measured(probe_upstream):
-    """The factor on the training loss; refuses a probe that has no part in it."""
-    known = tf.get_static_value(probe_upstream)
-    if known is not None and not known:
-        raise ValueError(_NO_PROBE)
-    zero = tf.where(probe_upstream == 0.0, math.nan, 0.0)
-    return probe_upstream + tf.debugging.check_numerics(zero, _NO_PROBE)
-
-
-_NO_PROBE = (
-    "Expected a loss of zero, by which the factor on the loss is measured, in the training loss; "
-    "received a loss without it. Add sum(model.losses) to the loss after every call of the model "
-    'in a custom loop (the next call clears them), or give `loss_scale`: a number, or "relative", '
-    "which needs no factor."
-)
-
-
-def _relative(upstream, scores, solver):
-    """|upstream| / |scores|, one for each example, or variable of a categorical solver."""
-    axes = list(range(1, scores.shape.rank))
-    if isinstance(solver, Categorical):
-        axes = [-1]
-        upstream, scores = (x - tf.reduce_mean(x, -1, keepdims=True) for x in (upstream, scores))
-
-    def length(values):  # Divided by the largest entry first: squares of 1e-30 underflow.
-        largest = tf.reduce_max(tf.abs(values), axes, keepdims=True)
-        share = tf.math.divide_no_nan(values, largest)
-        return largest * tf.sqrt(tf.reduce_sum(share**2, axes, keepdims=True))
-
-    lengths = length(scores)
-    return length(upstream) / tf.where(lengths > 0.0, lengths, 1.0)
 
 
 @tf.custom_gradient

@@ -8,11 +8,9 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from tf_direct_opt import schedules, solvers
+from tf_direct_opt import loss_scales, schedules, solvers
 from tf_direct_opt.direct import (
-    RELATIVE,
     check_difference,
-    check_loss_scale,
     direct_argmax_with_probe,
 )
 from tf_direct_opt.perturbation import (
@@ -103,7 +101,7 @@ class PerturbedArgmax(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         check_difference(difference)
-        check_loss_scale(loss_scale)
+        loss_scales.check(loss_scale)
         self.epsilon = schedules.get(epsilon, "epsilon")
         self.solver = get_solver(solver)
         self.seeds = SeedStream(seed, name="seeds")
@@ -144,7 +142,7 @@ class PerturbedArgmax(keras.layers.Layer):
         loss_scale, draws = self.loss_scale, self.num_samples
         if loss_scale is None:
             _refuse_what_is_not_measured(self._get_call_context().entry_layer)
-        elif loss_scale != RELATIVE:
+        elif loss_scale != loss_scales.RELATIVE:
             loss_scale = loss_scale / draws
         # All draws of all examples are one batch, of whose rows the loss is a mean.
         rows = tf.tile(scores, [draws, *[1] * (scores.shape.rank - 1)]) if draws > 1 else scores

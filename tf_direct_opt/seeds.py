@@ -5,6 +5,8 @@ import numbers
 import keras
 import tensorflow as tf
 
+from tf_direct_opt.solvers.base import check_count
+
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
         f"Expected Keras on TensorFlow; received its backend {keras.backend.backend()!r}. Please "
@@ -60,3 +62,11 @@ class SeedStream(keras.layers.Layer):
     def num_drawn(self) -> tf.Tensor:
         """How many seeds have been given: the step, for a layer that is not told one."""
         return self.state.value[1]
+
+
+def two_seeds(seed: int | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two seeds [2] made of a number, drawn where it is None; ValueError for what is no seed."""
+    if seed is None:
+        seed = int(keras.random.randint([], 0, 2**31 - 1))
+    check_count(seed, "seed", 0, 2**63 - 1)
+    return tf.constant([seed, 0], tf.int64), tf.constant([seed, 1], tf.int64)

@@ -336,14 +336,6 @@ class Autoencoder(Replicated):
         return cls(**{**config, **given})
 
 
-def two_seeds(seed: int | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two seeds [2] made of a number, drawn where it is None; ValueError for what is no seed."""
-    if seed is None:
-        seed = int(keras.random.randint([], 0, 2**31 - 1))
-    check_count(seed, "seed", 0, 2**63 - 1)
-    return tf.constant([seed, 0], tf.int64), tf.constant([seed, 1], tf.int64)
-
-
 def _one_an_example(sample_weight, loss):
     """Weights [B] of the loss [B]; from [B, 1] as well."""
     weight = tf.cast(sample_weight, loss.dtype)

@@ -1,0 +1,58 @@
+"""A distribution of one's own."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tf_direct_opt.likelihoods.base import Likelihood
+
+
+@keras.saving.register_keras_serializable("tf_direct_opt")
+class OfDistribution(Likelihood):
+    """A distribution of one's own: what models make of a function that is given as `likelihood`.
+
+    Args:
+        function: decoder outputs, float32 [S, M, P, C], -> a `tfp.distributions.Distribution`,
+            over pixels with a batch [S, M, P], or over whole images [P] with a batch [S, M]; its
+            `log_prob` is asked for images, float32 [B, 1, P], its `mean` for pictures. C is the
+            number of outputs that the decoder has for a pixel, 1 without one of one's own. To be
+            saved, it has to be registered with `keras.saving.register_keras_serializable`.
+
+    Example:
+        >>> from tf_direct_opt import likelihoods
+        >>> def with_scales(outputs):
+        ...     return tfp.distributions.Normal(outputs[..., 0], tf.nn.softplus(outputs[..., 1]))
+        >>> likelihood = likelihoods.OfDistribution(with_scales)
+        >>> likelihood.negative_log_likelihood(tf.zeros([5, 3]), tf.zeros([1, 4, 3, 2])).shape
+        TensorShape([5, 4])
+    """
+
+    outputs_per_pixel = None
+
+    def __init__(self, function: Callable[[tf.Tensor], tfp.distributions.Distribution], **kwargs):
+        super().__init__(**kwargs)
+        if isinstance(function, dict):
+            function = keras.saving.deserialize_keras_object(function)
+        if not callable(function):
+            raise ValueError(
+                "Expected `function`, from outputs of a decoder to a tfp Distribution; received "
+                f"{function!r}."
+            )
+        self.function = function
+
+    def distribution(self, outputs):
+        distribution = self.function(outputs)
+        if not isinstance(distribution, tfp.distributions.Distribution):
+            raise ValueError(
+                "Expected `likelihood` to return a tfp.distributions.Distribution; received "
+                f"{type(distribution).__name__}. Please see likelihoods.OfDistribution."
+            )
+        return distribution
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "function": keras.saving.serialize_keras_object(self.function),
+        }
