@@ -88,28 +88,32 @@ class Direct(Estimator):
         logits = posterior.logits
         noise = sample_gumbel(tf.shape(logits), self.seeds.next())
         scores, code = perturbed_argmax(logits, noise, self.solver)
-        table, weight = self.table, 1.0
-        if table == "auto":
-            table = "all_codes" if logits.shape[1] == 1 else "single_flips"
-        if self.num_flipped is None or self.num_flipped >= logits.shape[1]:
-            loss, loss_table = TABLES[table](loss_fn, code)
-        else:
-            loss, loss_table, weight = tables.drawn_flips(
-                loss_fn, code, logits, self.num_flipped, 0.5, self.seeds.next()
-            )
-        if isinstance(self.epsilon, schedules.FlipRate):
-            critical = epsilon_path.critical_epsilon(scores, code, loss_table, self.difference)
-            epsilon = self.epsilon(critical, step)
-        else:
-            epsilon = schedules.value(self.epsilon, step)
+        loss, table, weight = self._table(loss_fn, code, logits)
+        epsilon = self._epsilon(scores, code, table, step)
         rule = epsilon_path.richardson_difference if self.richardson else None
         loss, slope = direct.loss_with_difference(
-            loss, logits, scores, code, loss_table, epsilon, self.solver, self.difference,
-            weight, rule,
-        )  # fmt: skip
+            loss, logits, scores, code, table, epsilon, self.solver, self.difference, weight, rule
+        )
         flipped = tf.reduce_any(slope != 0.0, axis=[1, 2])
         self.report.update_state({"epsilon": epsilon, "flip_rate": flipped}, tf.shape(loss)[0])
         return loss
+
+    def _table(self, loss_fn, code, logits):
+        """The loss [B], the table [B, N, K], and the weights of its rows."""
+        num_variables = logits.shape[1]
+        if self.num_flipped is not None and self.num_flipped < num_variables:
+            seed = self.seeds.next()
+            return tables.drawn_flips(loss_fn, code, logits, self.num_flipped, 0.5, seed)
+        table = self.table
+        if table == "auto":
+            table = "all_codes" if num_variables == 1 else "single_flips"
+        return *TABLES[table](loss_fn, code), 1.0
+
+    def _epsilon(self, scores, code, table, step):
+        if not isinstance(self.epsilon, schedules.FlipRate):
+            return schedules.value(self.epsilon, step)
+        critical = epsilon_path.critical_epsilon(scores, code, table, self.difference)
+        return self.epsilon(critical, step)
 
     def get_config(self):
         return {
