@@ -6,6 +6,10 @@ import os
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What a test compiles runs a few times: XLA generates code for it without polishing it.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import keras
 import tensorflow as tf
@@ -20,6 +24,8 @@ collect_ignore_glob = ["tf_direct_opt/runs/*_flags.py", "tf_direct_opt/runs/trai
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+# Nor is what a test traces rewritten for speed. Programs and new processes run as users run them.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_finish():

@@ -253,6 +253,14 @@ LINES = {
         ("--output_dir=", "received an empty name"),
         ("stray", "Expected flags only"),
     ],
+    "experiments/posterior_vae.py": [
+        (f"{OUT} --posterior=tree", "<chain|k_subset|categorical>"),
+        (f"{OUT} --posterior=k_subset --subset=10", "Expected --subset below the 10 --num"),
+        (f"{OUT} --num_variables=1", "num_variables"),
+        (f"{OUT} --k=1", "k=1"),
+        (f"{OUT} --num_candidates=1", "num_candidates"),
+        (f"{OUT} --epsilon=0", "has to be positive"),
+    ],
     "experiments/reinmax_vae.py": [
         ("", "output_dir"),
         ("--output_dir=", "received an empty name"),

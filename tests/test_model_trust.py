@@ -300,7 +300,12 @@ def test_sample_weight_of_one_column_weighs_the_examples():
 def test_images_out_of_range_are_refused(make):
     model = compiled(make())
     for images in (255.0 * stripes(4), 2.0 * stripes(4) - 1.0, (255 * stripes(4)).astype(np.uint8)):
-        for call in (model.train_on_batch, lambda x: model.evaluate(x, verbose=0)):
+        for call in (
+            model.train_on_batch,
+            lambda x: model.evaluate(x, verbose=0),
+            lambda x: model.predict(x, verbose=0),
+            model,
+        ):
             with pytest.raises(
                 tf.errors.InvalidArgumentError, match=r"Expected images with values in \[0, 1\]"
             ):

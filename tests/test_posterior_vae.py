@@ -1,5 +1,8 @@
+import json
+
 import keras
 import numpy as np
+import programs
 import pytest
 import scipy.special
 import tensorflow as tf
@@ -68,3 +71,25 @@ def test_draws_of_the_prior_are_configurations():
 def test_bad_arguments_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         PosteriorVAE(**{"posterior": FAMILIES[0], **config})
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        (["--posterior=k_subset", "--subset=2"], 21),
+        pytest.param(["--posterior=categorical", "--k=2"], 128, marks=pytest.mark.slow),
+        pytest.param(["--posterior=chain", "--k=2"], 128, marks=pytest.mark.slow),
+    ],
+    ids=["k_subset", "categorical", "chain"],
+)
+def test_the_program_of_all_families(flags, count, tmp_path):
+    flags += ["--num_variables=7", "--epochs=1", "--hidden_units=10", "--verbose=0"]
+    test = programs.train("experiments/posterior_vae.py", *flags, f"--output_dir={tmp_path}")[
+        "test"
+    ]
+    # KL to the uniform distribution.
+    assert test["kl"] + test["entropy"] == pytest.approx(np.log(count), abs=1e-3)
+    assert test["negative_log_likelihood"] <= test["importance_weighted_nll"] + 0.5
+    assert test["importance_weighted_nll"] <= test["negative_elbo"] + 0.5
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["schedules"]["kl_weight"] == 1.0

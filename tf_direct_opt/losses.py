@@ -35,11 +35,18 @@ def bernoulli_nll(
     images = tf.cast(images, tf.float32)
     pixel_logits = tf.cast(pixel_logits, tf.float32)
     log_partition = tf.reduce_sum(tf.nn.softplus(pixel_logits), axis=-1)  # [S, M]
-    in_range = (tf.reduce_min(images) >= 0.0) & (tf.reduce_max(images) <= 1.0)
-    log_partition += zero_if(in_range, _OUT_OF_RANGE)
+    log_partition += zero_if_means(images)
     if pixel_logits.shape[0] == 1:
         return log_partition - tf.matmul(images, pixel_logits[0], transpose_b=True)
     return log_partition - tf.linalg.matvec(pixel_logits, images)
+
+
+def zero_if_means(
+    images: tf.Tensor,  # [B, P]
+) -> tf.Tensor:
+    """0 for values in [0, 1], as `perturbation.zero_if` of that: []."""
+    in_range = (tf.reduce_min(images) >= 0) & (tf.reduce_max(images) <= 1)
+    return zero_if(in_range, _OUT_OF_RANGE)
 
 
 def exact_negative_log_likelihood(

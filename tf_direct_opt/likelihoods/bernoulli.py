@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tf_direct_opt.likelihoods.base import Likelihood
-from tf_direct_opt.losses import bernoulli_nll
+from tf_direct_opt.losses import bernoulli_nll, zero_if_means
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -19,6 +19,9 @@ class Bernoulli(Likelihood):
 
     def distribution(self, outputs):
         return tfp.distributions.Bernoulli(logits=outputs[..., 0])
+
+    def zero_if_images(self, images):
+        return zero_if_means(images)
 
     def negative_log_likelihood(self, images, outputs):
         return bernoulli_nll(images, tf.squeeze(outputs, axis=-1))

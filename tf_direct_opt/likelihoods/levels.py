@@ -18,6 +18,10 @@ class _OfLevels(Likelihood):
 
     def values(self, images):
         levels = tf.cast(images, tf.float32) * (self.levels - 1)
+        return tf.round(levels) + self.zero_if_images(images)
+
+    def zero_if_images(self, images):
+        levels = tf.cast(images, tf.float32) * (self.levels - 1)
         whole = tf.round(levels)
         fits = (tf.reduce_min(whole) >= 0.0) & (tf.reduce_max(whole) <= self.levels - 1)
         # Half precision misses a level by a twelfth.
@@ -27,7 +31,7 @@ class _OfLevels(Likelihood):
             f"{self.levels} levels of the {type(self).__name__} likelihood; received others. "
             "Divide bytes by 255, give another number of levels, or take the Gaussian likelihood"
         )
-        return whole + zero_if(fits, message)
+        return zero_if(fits, message)
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")

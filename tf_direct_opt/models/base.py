@@ -153,8 +153,10 @@ class Autoencoder(Replicated):
         images: tf.Tensor,  # [B, *image]
         training: bool = False,
     ) -> tf.Tensor:
-        """The parameters of the posterior: [B, *parameter_shape]."""
+        """The parameters of the posterior, images checked at inference: [B, *parameter_shape]."""
         outputs = self.encoder(images, training=training)
+        if not training:  # The losses of training look at the images themselves.
+            outputs += tf.cast(self.likelihood.zero_if_images(images), outputs.dtype)
         return tf.reshape(outputs, [-1, *self.posterior.parameter_shape])
 
     def decoder_outputs(

@@ -22,6 +22,8 @@ _ALONE: dict[str, Preset] = {
 _SMALL_STEP = {"epsilon_schedule": "constant", "epsilon_final": 0.1}
 _HALF = {"temperature": 0.5}
 _SHARED: dict[str, Preset] = {
+    # A finite step keeps q open while the decoder finds its codes; the limit trains the bound.
+    "averaged": {"epsilon": 0.2, "epsilon_final": 0.001, "warmup": 2 / 3},
     "direct": _SMALL_STEP,
     "gumbel_rao": _HALF,
     "gumbel_softmax": _HALF,
