@@ -9,7 +9,8 @@ import tensorflow as tf
 from tf_direct_opt import estimators, posteriors, schedules, tables
 from tf_direct_opt.labels import checked_labels, direct_label_loss
 from tf_direct_opt.metrics import ConfusionMatrix
-from tf_direct_opt.models.base import EVALUATION_SEED, Autoencoder
+from tf_direct_opt.models.base import Autoencoder
+from tf_direct_opt.models.steps import EVALUATION_SEED
 from tf_direct_opt.perturbation import sample_gumbel
 from tf_direct_opt.posteriors import Categorical, ClassGaussian
 from tf_direct_opt.posteriors.class_gaussian import kl_to_prior

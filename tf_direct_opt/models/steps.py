@@ -1,0 +1,141 @@
+"""One step of a model whose loss is its own: its gradient, and what is reported of it."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tf_direct_opt.metrics import Means
+from tf_direct_opt.models.replicas import Replicated, share_of_mean
+
+# Every evaluation draws the same noise, so that two epochs, or two models, are compared under
+# common random numbers and nothing that is evaluated disturbs the noise of training.
+EVALUATION_SEED = (2019, 1806)
+
+
+class Stepping(Replicated):
+    """A Keras model that computes, reports and differentiates its own loss.
+
+    A subclass gives `call` and `compute_loss`, whose last line is `reduced`; `num_pixels`; and,
+    with metrics beside the two reports, `training_metrics` and `evaluation_metrics`.
+
+    Args:
+        trained: names of what `fit` reports beside the loss.
+        evaluated: names of what `evaluate` reports beside the loss and the bits a dimension.
+    """
+
+    num_pixels: int
+
+    def __init__(self, trained, evaluated, **kwargs):
+        super().__init__(**kwargs)
+        self.training_report = Means(["loss", *trained])
+        self.evaluation_report = Means(["loss", *evaluated, "bits_per_dimension"])
+
+    def compile(self, optimizer="rmsprop", **kwargs):
+        """As for every Keras model, without a loss and metrics: the model has its own."""
+        given = sorted(
+            name
+            for name in ("loss", "loss_weights", "metrics", "weighted_metrics")
+            if kwargs.get(name) is not None
+        )
+        if given:
+            raise ValueError(
+                f"Expected compile(optimizer=...) alone; received also {given}. "
+                f"{type(self).__name__} trains its own loss and reports its own metrics."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config):
+        # Keras leaves a model with a `compile` of its own uncompiled when it loads it.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force=False):
+        # Without variables of its optimizer Keras traces the first step twice.
+        if self.built and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        super().make_train_function(force)
+
+    def train_step(self, data):
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            outputs = self(images, training=True)
+            loss = self.compute_loss(images, labels, outputs, sample_weight, training=True)
+            loss = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return self.results(self.training_metrics)
+
+    def test_step(self, data):
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = self(images, training=False)
+        self.compute_loss(images, labels, outputs, sample_weight, training=False)
+        return self.results(self.evaluation_metrics)
+
+    def results(self, metrics: list) -> dict[str, tf.Tensor]:
+        """The results of the metrics of one phase, name -> []: the other's would read 0."""
+        results: dict[str, tf.Tensor] = {}
+        for metric in metrics:
+            result = metric.result()
+            results |= result if isinstance(result, dict) else {metric.name: result}
+        return results
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of what `evaluate` returns as a list."""
+        names: list[str] = []
+        for metric in self.evaluation_metrics:
+            names += metric.quantities if isinstance(metric, Means) else [metric.name]
+        return names
+
+    def _flatten_metrics_in_order(self, logs):
+        # Keras goes by `metric.name`, which is not what a metric of several names reports.
+        names = [name for name in self.metrics_names if name in logs]
+        return [logs[name] for name in [*names, *sorted(set(logs) - set(names))]]
+
+    def evaluation_seed(self) -> tf.Tensor:
+        """The seed [2] of a batch's noise: another one in every batch of an evaluation.
+
+        It is made of the number of images seen since the evaluation began, so that the next
+        evaluation draws the same noise again; and of the replica.
+        """
+        seed = tf.random.fold_in(EVALUATION_SEED, self.evaluation_report.num_examples)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return seed
+        return tf.random.fold_in(seed, context.replica_id_in_sync_group)
+
+    def reduced(
+        self,
+        loss: tf.Tensor,  # [B]
+        values: dict[str, tf.Tensor],  # name -> [] or [B]
+        sample_weight: tf.Tensor | None,  # [B]
+        training: bool,
+    ) -> tf.Tensor:
+        """Reports loss and values; the scalar that is differentiated: their mean, penalties."""
+        if not training:
+            values = {**values, "bits_per_dimension": loss / (self.num_pixels * math.log(2.0))}
+        if sample_weight is not None:
+            loss *= _one_an_example(sample_weight, loss)
+        penalty = tf.constant(0.0, loss.dtype)
+        if training and self.losses:
+            penalty = tf.add_n([tf.cast(penalty, loss.dtype) for penalty in self.losses])
+        report = self.training_report if training else self.evaluation_report
+        report.update_state({"loss": loss + penalty, **values}, tf.shape(loss)[0])
+        # Gradients are summed over replicas.
+        return share_of_mean(loss) + penalty / self.distribute_strategy.num_replicas_in_sync
+
+
+def _one_an_example(sample_weight, loss):
+    """Weights [B] of the loss [B]; from [B, 1] as well."""
+    weight = tf.cast(sample_weight, loss.dtype)
+    if weight.shape.rank == 2 and weight.shape[1] == 1:
+        weight = weight[:, 0]
+    if weight.shape.rank != 1 or not weight.shape.is_compatible_with(loss.shape):
+        raise ValueError(
+            "Expected `sample_weight` of shape [B] or [B, 1], one number an example; received "
+            f"shape {tuple(weight.shape)}. Please reduce it to one number an example."
+        )
+    return weight
