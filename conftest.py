@@ -24,8 +24,6 @@ collect_ignore_glob = ["tf_direct_opt/runs/*_flags.py", "tf_direct_opt/runs/trai
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-# Nor is what a test traces rewritten for speed. Programs and new processes run as users run them.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_finish():

@@ -13,10 +13,9 @@ gumbel_softmax.
 
 import itertools
 import json
-import statistics
-import time
 
 from absl import flags
+from side_by_side import compiled, step_times
 
 from tf_direct_opt.runs import command_line
 
@@ -32,47 +31,24 @@ flags.DEFINE_list(
     "Registered names, gumbel_softmax among them; name/m for num_flipped=m.",
 )
 flags.DEFINE_integer("repeats", 7, "Timed calls of ten steps, after one that is not.", 1)
-STEPS = 10
 
 
 def make_model(estimator: str, num_variables: int, num_categories: int, side: int):
     """The compiled model with one estimator."""
-    import keras
-
     from tf_direct_opt import estimators, models
 
     name, _, num_flipped = estimator.partition("/")
     arguments = {"num_flipped": int(num_flipped)} if num_flipped else {}
-    model = models.DiscreteVAE(
-        num_variables, num_categories, estimators.get(name, seed=0, **arguments)
-    )
-    model.compile(keras.optimizers.Adam(1e-3), steps_per_execution=STEPS)
-    model.build((None, side, side))
-    return model
+    estimator = estimators.get(name, seed=0, **arguments)
+    return compiled(models.DiscreteVAE(num_variables, num_categories, estimator), side)
 
 
 def measure(num_variables: int, num_categories: int, batch: int, side: int) -> dict:
     """Median CPU milliseconds of a step of every estimator, for one shape."""
-    import numpy as np
-
-    images = np.random.default_rng(0).integers(0, 2, [batch * STEPS, side, side])
-    images = images.astype(np.float32)
-    models = {
-        name: make_model(name, num_variables, num_categories, side) for name in FLAGS.estimators
-    }
-    times = {name: [] for name in models}
-    for repeat in range(FLAGS.repeats + 1):
-        for name, model in models.items():
-            start = time.process_time()
-            model.fit(images, batch_size=batch, verbose=0)
-            if repeat:  # The first is traced.
-                times[name].append(1e3 * (time.process_time() - start) / STEPS)
-    row = {"n": num_variables, "k": num_categories, "batch": batch, "side": side}
-    for name, values in times.items():
-        ratios = [a / b for a, b in zip(values, times["gumbel_softmax"], strict=True)]
-        row[f"{name}_ms"] = round(statistics.median(values), 2)
-        row[f"{name}_ratio"] = round(statistics.median(ratios), 2)
-    return row
+    names = [name for name in FLAGS.estimators if name != "gumbel_softmax"] + ["gumbel_softmax"]
+    models = {name: make_model(name, num_variables, num_categories, side) for name in names}
+    shape = {"n": num_variables, "k": num_categories, "batch": batch, "side": side}
+    return {**shape, **step_times(models, batch, side, FLAGS.repeats)}
 
 
 def main():

@@ -1,5 +1,7 @@
 """What every gradient estimator has to do; a test class inherits it and gives its mean."""
 
+import itertools
+
 import keras
 import numpy as np
 import oracles
@@ -45,16 +47,22 @@ class EstimatorContract:
         """Mean gradient [N, K] for logits [N, K], and the standard error of this oracle."""
         raise NotImplementedError
 
-    def test_mean_gradient_is_its_oracle(self):
+    @pytest.mark.parametrize(
+        "every_pair", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "every_pair"]
+    )
+    def test_mean_gradient_is_its_oracle(self, every_pair):
         # 4 standard errors for each entry; at most 64 entries: fails for 1 set of seeds in 250.
-        for config in self.configs:
-            for num_variables, num_categories in self.sizes:
-                size = [num_variables, num_categories]
-                h = np.random.default_rng(7).normal(size=size).astype(np.float32)
-                decoder = Decoder(*size)
-                expected, error = self.expected(h.astype(np.float64), decoder, **config)
-                gradient = self.gradients(self.make(seed=1, **config), h, decoder)
-                oracles.assert_mean_is(gradient, expected, error)
+        pairs = list(itertools.product(self.configs, self.sizes))
+        if not every_pair:  # Each argument and each size at least once.
+            count = max(len(self.configs), len(self.sizes))
+            both = zip(itertools.cycle(self.configs), itertools.cycle(self.sizes), strict=False)
+            pairs = list(itertools.islice(both, count))
+        for config, size in pairs:
+            h = np.random.default_rng(7).normal(size=size).astype(np.float32)
+            decoder = Decoder(*size)
+            expected, error = self.expected(h.astype(np.float64), decoder, **config)
+            gradient = self.gradients(self.make(seed=1, **config), h, decoder)
+            oracles.assert_mean_is(gradient, expected, error)
 
     def gradients(self, estimator, h, decoder):
         logits = tf.broadcast_to(h, [self.draws, *h.shape])

@@ -24,6 +24,7 @@ class PosteriorContract:
     name: str
     sizes: tuple[dict, ...]
     batch = 5
+    pair_draws = 20_000
 
     def enumerate(self, **config):
         """All configurations, the lowest first: codes [M, N, K] and statistics [M, *parameters]."""
@@ -143,14 +144,14 @@ class PosteriorContract:
         assert np.abs(correlation).max() < 5 / np.sqrt(len(noise))
 
     def test_top_k_draws_without_replacement(self):
-        # The ordered pair of the two best has probability p_i p_j / (1 - p_i). 20000 draws, the
+        # The ordered pair of the two best has probability p_i p_j / (1 - p_i). `pair_draws`, the
         # pairs that are expected 100 times or more within 4 standard errors, 60 at most: fails for
         # 1 seed in 250.
         config = self.sizes[0]
         h = self.parameters(config, scale=0.5)[:1]
         *_, log_q = self.quantities(config, h)
         p = np.exp(log_q[0])
-        family, draws = posteriors.get(self.name, **config), 20_000
+        family, draws = posteriors.get(self.name, **config), self.pair_draws
 
         @tf.function
         def draw(seed):

@@ -49,6 +49,19 @@ def test_em_limit_program():
     assert 17 < row["train_nll"] < row["test_nll"] < 23
 
 
+@pytest.mark.slow
+def test_candidates_growth():
+    code, out, err = run(
+        "benchmarks/candidates_growth.py", "--posteriors=chain/3", "--estimators=2,plain/2",
+        "--batch=4", "--repeats=1",
+    )  # fmt: skip
+    assert code == 0, err
+    row = json.loads(out)
+    assert row["posterior"] == "chain/3"
+    assert row["2_ms"] > 0
+    assert row["plain/2_ratio"] == 1.0
+
+
 def test_step_growth():
     code, out, err = run(
         "benchmarks/step_growth.py", "--num_variables=3", "--num_categories=2", "--batches=4",

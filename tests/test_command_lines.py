@@ -290,6 +290,15 @@ LINES = {
         ("--estimators=direct/x,gumbel_softmax", "Expected name or name/m in --estimators"),
         ("--estimators=magic,gumbel_softmax", "Expected `estimator` to be one of"),
     ],
+    "benchmarks/candidates_growth.py": [
+        ("--posteriors=tree/3", "Expected kind/size in --posteriors"),
+        ("--posteriors=chain", "Expected kind/size in --posteriors"),
+        ("--posteriors=k_subset/1", "num_variables"),
+        ("--posteriors=", "Expected at least one entry in --posteriors"),
+        ("--estimators=exact/8", "Expected M or plain/M in --estimators"),
+        ("--estimators=1", "num_candidates"),
+        ("--repeats=0", "repeats"),
+    ],
     "benchmarks/mixed_precision.py": [
         ("--models=magic", "Expected --models of discrete"),
         ("--likelihoods=", "Expected at least one entry in --likelihoods"),

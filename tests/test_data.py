@@ -88,7 +88,10 @@ def test_labels_of_digits():
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(("name", "ink"), [("mnist", 0.132), ("fashion_mnist", 0.311)])
+@pytest.mark.parametrize(
+    ("name", "ink"),
+    [("mnist", 0.132), pytest.param("fashion_mnist", 0.311, marks=pytest.mark.slow)],
+)
 def test_mnists(name, ink):
     require(name)
     images = data.load(name)

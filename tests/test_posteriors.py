@@ -104,6 +104,7 @@ class TestPairwiseBinaryInChunks(PosteriorContract):
     sizes = ({"num_variables": 4},)
     enumerate = TestPairwiseBinary.enumerate
     test_xla = None
+    pair_draws = 2_000
 
     @pytest.fixture(autouse=True)
     def _chunks_of_three(self, monkeypatch):

@@ -11,7 +11,7 @@ from tf_direct_opt import direct, posteriors, schedules, solvers
 from tf_direct_opt.estimators import Candidates, Flips
 
 N = 4
-DRAWS = 200_000
+DRAWS = 50_000
 
 
 def family(n=N, couplings=True):
@@ -72,7 +72,7 @@ class Table:
 @pytest.mark.parametrize("difference", direct.DIFFERENCES)
 def test_mean_gradient_at_a_finite_epsilon_is_its_closed_form(difference):
     # With a Gumbel for every configuration, all of them candidates, the law of one categorical
-    # variable of 2^n values holds, whatever the loss. 200000 draws, 10 entries within 4 standard
+    # variable of 2^n values holds, whatever the loss. 50000 draws, 10 entries within 4 standard
     # errors: fails for 1 seed in 1600.
     h, epsilon, table = random_potentials(1)[0], 0.5, Table()
     estimator = plain_candidates(epsilon=epsilon, difference=difference, seed=1)
@@ -84,7 +84,7 @@ def test_mean_gradient_at_a_finite_epsilon_is_its_closed_form(difference):
 @pytest.mark.parametrize("couplings", [True, False])
 def test_as_epsilon_vanishes_it_is_the_gradient_of_the_expectation(couplings):
     # Theorem 1 with the fewest candidates there can be, z* and its runner-up, for a loss that is
-    # not additive. The bias falls with epsilon until 200000 draws cannot see it; 10 entries,
+    # not additive. The bias falls with epsilon until 50000 draws cannot see it; 10 entries,
     # unaries and pairs, or 4 unaries, within 4 standard errors: fails for 1 seed in 1100.
     h, table = random_potentials(1)[0], Table()
     h[N:] *= couplings
