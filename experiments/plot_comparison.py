@@ -116,7 +116,7 @@ def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | No
     ordinate = "negative_elbo" if single else "bound"
     figure = matplotlib.figure.Figure(figsize=(max(1 + 3.2 * len(ks), 6), 1 + 2.6 * len(across)))
     axes = figure.subplots(len(across), len(ks), squeeze=False, sharey="col")
-    curves = _curves(rows)
+    curves = curves_of(rows)
     colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(key[1] for key in curves))}
     for (k, estimator), seeds in curves.items():
         for panel, abscissa in zip(axes[:, ks.index(k)], across, strict=True):
@@ -148,7 +148,7 @@ def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | No
     return figure
 
 
-def _curves(rows: list[dict]) -> dict[tuple[int, str], list[list[dict]]]:
+def curves_of(rows: list[dict]) -> dict[tuple[int, str], list[list[dict]]]:
     """The rows of each seed, in the order of epochs, by K and estimator."""
     seeds = collections.defaultdict(list)
     for row in rows:
@@ -174,7 +174,7 @@ def _title(rows: list[dict], ordinate: str) -> str:
     title = f"{first['dataset']}, N = {first['num_variables']}"
     if ordinate == "bound":
         title += "\nimportance-weighted bound on -log p(x)"
-    last_betas = {run[-1]["kl_weight"] for seeds in _curves(rows).values() for run in seeds}
+    last_betas = {run[-1]["kl_weight"] for seeds in curves_of(rows).values() for run in seeds}
     if len(last_betas) > 1:
         title += f"\n(trained with different beta: {', '.join(sorted(last_betas))})"
     return title

@@ -210,6 +210,14 @@ LINES = {
         (f"{OUT} --estimators=disarm --k=3", "Expected --estimators of"),
         ("--output_dir=", "received an empty name"),
     ],
+    "experiments/figure1.py": [
+        ("--tables=/nowhere", "Expected the table of a comparison"),
+        ("--tables=", "Expected at least one entry in --tables"),
+        (f"--tables={HERE}/table.csv --limits=/nowhere", "Expected --limits to be the output"),
+        (f"--tables={HERE}/table.csv --output=/nowhere/a.png", "Expected --output to be a .png"),
+        (f"--tables={HERE}/table.csv --output=a.svg", "Expected --output to be a .png"),
+        ("--shown_k=1", "shown_k"),
+    ],
     "experiments/plot_comparison.py": [
         ("", "table"),
         ("--table=/nowhere", "Expected the table of a comparison"),

@@ -5,6 +5,7 @@ import json
 import signal
 import textwrap
 
+import figure1
 import numpy as np
 import plot_comparison
 import programs
@@ -82,6 +83,31 @@ def test_plot_names_the_schedules_and_different_beta(finished):
             row["kl_weight"] = "0"
     title = plot_comparison.plot(rows, {}, {"epoch": None}).get_suptitle()
     assert title.endswith("(trained with different beta: 0, 1)")
+
+
+def test_figure_1_has_the_last_loss_against_k_and_the_curves_of_one(finished, tmp_path):
+    rows = rows_of(finished[0])
+    limits = [{"dataset": "digits", "num_categories": 3, "test_nll": 24.9}]
+    above, below = figure1.plot([rows], limits, shown_k=3).axes
+    lines = {line.get_label(): line.get_xydata() for line in above.lines}
+    assert list(lines) == ["direct", "gumbel_softmax", "EM, -log p(x)"]
+    np.testing.assert_allclose(lines["EM, -log p(x)"], [[3, 24.9]])
+    curves = {line.get_color(): line.get_xydata() for line in below.lines}
+    for number, estimator in enumerate(("direct", "gumbel_softmax")):
+        losses = np.array(
+            [
+                [float(row["negative_elbo"]) for row in rows if row["epoch"] == epoch]
+                for epoch in "123"
+            ]
+        )[:, 2 * number : 2 * number + 2]
+        np.testing.assert_allclose(lines[estimator], [[3, losses[-1].mean()]])
+        np.testing.assert_allclose(curves[f"C{number}"][:, 1], losses.mean(axis=1))
+    table, picture = finished[0] / "comparison.csv", tmp_path / "a.png"
+    code, out, err = programs.run(
+        "experiments/figure1.py", f"--tables={table}", "--shown_k=3", f"--output={picture}"
+    )
+    assert (code, out) == (0, f"{picture}\n"), err
+    assert tf.io.decode_png(picture.read_bytes()).numpy().std() > 10
 
 
 @pytest.mark.slow
