@@ -34,14 +34,17 @@ flags.DEFINE_enum(
     "configurations (exact draws of the Gibbs distribution) [the last if the solver enumerates, "
     "else the first].",
 )
+flags.DEFINE_bool(
+    "averaged",
+    None,
+    "Average the noise out given the candidates [wherever --perturbation=configurations].",
+)
 flags.DEFINE_integer(
     "num_candidates",
-    16,
-    "Configurations that compete for z*(eps), with --perturbation=configurations.",
+    None,
+    "Configurations that compete for z*(eps), with --perturbation=configurations [8, or 16 with "
+    "--noaveraged].",
     lower_bound=2,
-)
-flags.DEFINE_bool(
-    "averaged", False, "Average the noise out given the candidates (--perturbation=configurations)."
 )
 flags.DEFINE_bool("nonnegative", None, "Couplings through a softplus [with maxflow only].")
 flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weight, ...
@@ -82,7 +85,15 @@ def make_feed():
 
 def prepare() -> runs.Run:
     """Completes the flags by the preset, and checks them and the output folder."""
-    vae_flags.complete("structured", alone=FLAGS.n == 1)
+    if FLAGS.averaged is None:
+        FLAGS.averaged = (
+            FLAGS.solver == "enumerate"
+            and FLAGS.perturbation in (None, "configurations")
+            and FLAGS.n <= _MAX_ENUMERATED
+        )
+    if FLAGS.num_candidates is None:
+        FLAGS.num_candidates = 8 if FLAGS.averaged else 16
+    vae_flags.complete("averaged" if FLAGS.averaged else "structured", alone=FLAGS.n == 1)
     data.check_flags()
     coupled = FLAGS.structure == "pairwise"
     if coupled and FLAGS.solver == "enumerate" and FLAGS.n > _MAX_ENUMERATED:

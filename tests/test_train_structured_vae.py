@@ -8,6 +8,8 @@ import pytest
 from programs import ROOT, run
 from run_folders import KILLER, assert_same_end
 
+from tf_direct_opt.runs import presets
+
 PROGRAM = "examples/train_structured_vae.py"
 SMALL = (
     "--n=5", "--epochs=4", "--warmup_epochs=2", "--hidden_units=16", "--watch_every=2",
@@ -39,7 +41,9 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
         "perturbed_reconstruction", "importance_weighted_nll", "negative_log_likelihood",
         "code_perplexity", "bits_per_dimension",
     }  # fmt: skip
-    assert metrics["schedules"]["epsilon"] == 0.2
+    first = presets.of("averaged", alone=False, epochs=4)["epsilon"]
+    assert metrics["schedules"]["epsilon"]["config"]["values"] == [first, 0.001]
+    assert (metrics["flags"]["averaged"], metrics["flags"]["num_candidates"]) == (True, 8)
     assert metrics["flags"]["solver"] == "enumerate"
 
 
