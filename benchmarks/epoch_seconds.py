@@ -5,8 +5,10 @@
 Both are trained by `fit` on the same batches in one process, epoch by epoch in turn, so that a
 machine whose speed drifts drifts for both. The autoencoder is 784-300-ReLU-K-softmax-300-ReLU-784
 with Keras' own binary cross-entropy from logits. The images are random bits of MNIST's size
-(50k of 28x28), as speed does not depend on what they show. Prints one JSON line for each K: the
-median seconds of an epoch of both, and the ratio, pair by pair: median, least and greatest.
+(50k of 28x28), as speed does not depend on what they show. Third in turn are the matrix products
+alone that a step of the VAE cannot do without, forward and backward, with nothing between them.
+Prints one JSON line for each K: the median seconds of an epoch of each, the ratio to the
+autoencoder, pair by pair: median, least and greatest; and the median ratio to the products.
 """
 
 import json
@@ -54,8 +56,41 @@ def build_autoencoder(num_categories: int):
     )
 
 
+def make_products(num_categories: int):
+    """A function of no argument: the matrix products of an epoch, those of weights' gradients too.
+
+    Encoder P-300-K on the batch; decoder K-300-P on the K codes; the table of losses, batch times
+    codes. Each has two more of its size on the way back, but the first layer of either network and
+    the table, whose other factor is data.
+    """
+    import tensorflow as tf
+
+    k, batch, steps = num_categories, _BATCH_SIZE.value, _NUM_IMAGES.value // _BATCH_SIZE.value
+    products = [
+        # rows, inner, columns, how often
+        (batch, 784, 300, 2), (batch, 300, k, 3), (k, k, 300, 2), (k, 300, 784, 3),
+        (batch, 784, k, 2),
+    ]  # fmt: skip
+    factors = [
+        (tf.random.normal([rows, inner]), tf.random.normal([inner, columns]))
+        for rows, inner, columns, count in products
+        for _ in range(count)  # The same ones twice would be one product.
+    ]
+
+    @tf.function(jit_compile=_JIT_COMPILE.value)
+    def step():
+        return tf.add_n([tf.matmul(a, b)[0, 0] for a, b in factors])
+
+    def epoch():
+        for _ in range(steps):
+            last = step()
+        return float(last)
+
+    return epoch
+
+
 def compare(num_categories: int) -> dict:
-    """Times both models; returns the row that is printed."""
+    """Times both models and the products; returns the row that is printed."""
     import keras
     import numpy as np
 
@@ -71,8 +106,13 @@ def compare(num_categories: int) -> dict:
     autoencoder.compile(
         keras.optimizers.Adam(1e-3), keras.losses.BinaryCrossentropy(from_logits=True), **options
     )
-    seconds = {"vae": [], "autoencoder": []}
+    seconds = {"vae": [], "autoencoder": [], "products": []}
+    products = make_products(num_categories)
     for epoch in range(_EPOCHS.value + 1):
+        start = time.perf_counter()
+        products()
+        if epoch > 0:
+            seconds["products"].append(time.perf_counter() - start)
         for name, model in (("vae", vae), ("autoencoder", autoencoder)):
             epoch_batches = batches.training_batches(images, _BATCH_SIZE.value, 0, epoch, epoch + 1)
             if name == "autoencoder":
@@ -82,6 +122,7 @@ def compare(num_categories: int) -> dict:
             if epoch > 0:  # The first includes tracing.
                 seconds[name].append(time.perf_counter() - start)
     ratios = [a / b for a, b in zip(seconds["vae"], seconds["autoencoder"], strict=True)]
+    to_products = [a / b for a, b in zip(seconds["vae"], seconds["products"], strict=True)]
     return {
         "num_categories": num_categories,
         "estimator": _ESTIMATOR.value,
@@ -89,6 +130,8 @@ def compare(num_categories: int) -> dict:
         "epochs": _EPOCHS.value,
         "vae_seconds": round(statistics.median(seconds["vae"]), 3),
         "autoencoder_seconds": round(statistics.median(seconds["autoencoder"]), 3),
+        "products_seconds": round(statistics.median(seconds["products"]), 3),
+        "ratio_to_products": round(statistics.median(to_products), 3),
         "ratio": round(statistics.median(ratios), 3),
         "ratio_min": round(min(ratios), 3),
         "ratio_max": round(max(ratios), 3),

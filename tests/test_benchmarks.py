@@ -18,6 +18,7 @@ def test_epoch_seconds():
     for row in rows:
         assert 0 < row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
         assert row["vae_seconds"] > 0
+        assert row["ratio_to_products"] > 0
         assert row["autoencoder_seconds"] > 0
 
 
