@@ -76,6 +76,11 @@ def _draw(panel, x: list, values: list, label: str, number: int) -> None:
 def main():
     command_line.require_packages("matplotlib")
     tables = [plot_comparison.read(pathlib.Path(path)) for path in command_line.some("tables")]
+    if not any(int(row["k"]) == FLAGS.shown_k for rows in tables for row in rows):
+        raise ValueError(
+            f"Expected --shown_k of one of the tables; received {FLAGS.shown_k}. Please give a K "
+            "that is in them."
+        )
     limits = plot_comparison.read_limits(FLAGS.limits)
     path = pathlib.Path(FLAGS.output).expanduser()
     if not path.parent.is_dir() or path.suffix != ".png":
@@ -90,7 +95,9 @@ def main():
 
 if __name__ == "__main__":
     flags.DEFINE_list(
-        "tables", [f"{RESULTS}/figure1_{name}.csv" for name in NAMES], "Of compare_estimators.py."
+        "tables",
+        [str(path) for name in NAMES if (path := RESULTS / f"figure1_{name}.csv").exists()],
+        "Of compare_estimators.py.",
     )
     flags.DEFINE_string("limits", f"{RESULTS}/em_limit.jsonl", "Of benchmarks/em_limit.py.")
     flags.DEFINE_integer("shown_k", 40, "K of the curves against epochs.", lower_bound=2)

@@ -1,6 +1,7 @@
 """Codes that all variables share, as on a grid: how much each is used, and a use for dead ones."""
 
 import math
+import numbers
 
 import keras
 import numpy as np
@@ -28,9 +29,17 @@ def figures(
         usage, the share of the K codes that are alive; perplexity, exp of the entropy of the
         shares, from 1 to K; dead_codes, their number.
     """
+    _check_share(share)
     dead = int(np.sum(share < dead_below / len(share)))
     perplexity = math.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))
     return {"usage": 1.0 - dead / len(share), "perplexity": perplexity, "dead_codes": dead}
+
+
+def _check_share(share):
+    if not np.isfinite(share).all() or abs(np.sum(share) - 1.0) > 1e-3:
+        raise ValueError(
+            f"Expected shares of codes that sum to 1; received a sum of {np.sum(share):g}."
+        )
 
 
 class CodeUsage(keras.callbacks.Callback):
@@ -57,6 +66,10 @@ class CodeUsage(keras.callbacks.Callback):
         self, images, restart=False, logits="logits", embedding="embedding", dead_below=0.01
     ):
         super().__init__()
+        if not isinstance(dead_below, numbers.Real) or not 0.0 < dead_below < 1.0:
+            raise ValueError(
+                f"Expected `dead_below` between 0 and 1, a share of 1 / K; received {dead_below!r}."
+            )
         self.images = images
         self.restart = restart
         self.logits = logits
@@ -80,7 +93,7 @@ class CodeUsage(keras.callbacks.Callback):
                 self.usage(self.images),
                 self.model.encoder.get_layer(self.logits),
                 self.model.decoder.get_layer(self.embedding),
-                self.model.prior_logits,
+                getattr(self.model, "prior_logits", None),
                 self.dead_below,
             )
 
@@ -101,7 +114,18 @@ def restart_dead_codes(
 
     Returns:
         How many there were.
+
+    Raises:
+        ValueError: layers of another number of codes, as where variables do not share them.
     """
+    _check_share(share)
+    widths = logits.kernel.shape[-1], logits.bias.shape[-1], embedding.kernel.shape[0]
+    if set(widths) != {len(share)}:
+        raise ValueError(
+            f"Expected layers of the {len(share)} codes that all variables share, as those of "
+            f"convolutions are; received {widths[0]} logits, {widths[1]} biases and {widths[2]} "
+            "rows of the embedding. Please give such layers, or restart=False."
+        )
     share = share.copy()
     dead = np.flatnonzero(share < dead_below / len(share))
     kernel, bias, rows = (

@@ -14,17 +14,32 @@ and the best decision under them. The problem is one of least cost; `minimize=Fa
 of highest value, with values in the place of costs throughout.
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt import schedules
 from tf_direct_opt.layers import noise_of
-from tf_direct_opt.perturbation import solve
+from tf_direct_opt.perturbation import perturbed_argmax, solve, zero_if
 from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.seeds import SeedStream
-from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.solvers.base import check_bool, check_count, exact
 from tf_direct_opt.types import Solver
+
+_NO_TARGETS = (
+    "Expected y_true as `decisions.targets` makes it, costs and then 0/1 decisions; received "
+    "other entries for decisions"
+)
+_NO_DECISION = (
+    "Expected decisions, from 0 to 1, from a model without a `solver` in its Regret; received "
+    "other entries. Give Regret the solver where predictions are costs"
+)
+_BETTER_THAN_BEST = (
+    "Expected no decision that is better than the best of y_true; received some. Make targets and "
+    "Regret with the same `minimize`"
+)
 
 
 def targets(
@@ -35,14 +50,22 @@ def targets(
 ) -> np.ndarray:
     """What the losses and `Regret` take for `y_true`: [n, 2, *event], costs and best decisions.
 
+    Raises:
+        ValueError: bad arguments; costs of another shape than the solver's.
+        tf.errors.InvalidArgumentError: costs that are not finite.
+
     Example:
         >>> targets(np.array([[3.0, 1.0, 2.0]]), solvers.Categorical())
         array([[[3., 1., 2.], [0., 1., 0.]]], dtype=float32)
     """
     costs = np.asarray(costs, np.float32)
-    batches = [costs[i : i + batch_size] for i in range(0, len(costs), batch_size)]
-    best = [solve(solver, tf.constant(-part if minimize else part)).numpy() for part in batches]
-    return np.stack([costs, np.concatenate(best)], axis=1)
+    check_count(batch_size, "batch_size", 1)
+    sign = -1.0 if check_bool(minimize, "minimize") else 1.0
+    best = np.zeros_like(costs)
+    for start in range(0, len(costs), batch_size):
+        part = slice(start, start + batch_size)
+        best[part] = _decide(solver, tf.constant(sign * costs[part]))
+    return np.stack([costs, best], axis=1)
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -64,7 +87,7 @@ class DecisionLoss(keras.losses.Loss):
 
     def __init__(self, minimize=True, name="decision_loss", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.minimize = bool(minimize)
+        self.minimize = check_bool(minimize, "minimize")
 
     def call(self, y_true, y_pred):
         costs, _ = _split(y_true, y_pred)
@@ -114,7 +137,7 @@ class PerturbedFenchelYoung(keras.losses.Loss):
         self.noise, self.num_ones = noise, num_ones
         self.noise_scale = schedules.get(noise_scale, "noise_scale", allow_zero=True)
         self.num_samples = check_count(num_samples, "num_samples", 1)
-        self.minimize = bool(minimize)
+        self.minimize = check_bool(minimize, "minimize")
         self.seeds = SeedStream(seed, name="seeds")
         self._draw = noise_of(noise, num_ones, self.solver)
 
@@ -123,7 +146,7 @@ class PerturbedFenchelYoung(keras.losses.Loss):
         h = tf.cast(-y_pred if self.minimize else y_pred, tf.float32)
         draws = self.num_samples
         rows = tf.tile(h, [draws] + [1] * (h.shape.rank - 1))
-        scale = schedules.value(self.noise_scale, self.seeds.num_drawn)
+        scale = schedules.value(self.noise_scale, self.seeds.num_drawn, allow_zero=True)
         scores = rows + scale * self._draw(tf.shape(rows), self.seeds.next())
         code = tf.stop_gradient(solve(self.solver, scores))
         highest = tf.reshape(_inner(scores, code), [draws, -1])
@@ -160,7 +183,7 @@ class SPOPlus(keras.losses.Loss):
 
     def __init__(self, solver, minimize=True, name="spo_plus", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.solver, self.minimize = get_solver(solver), bool(minimize)
+        self.solver, self.minimize = get_solver(solver), check_bool(minimize, "minimize")
 
     def call(self, y_true, y_pred):
         costs, best = _split(y_true, y_pred, self.solver, self.minimize)
@@ -184,7 +207,7 @@ class Regret(keras.metrics.Metric):
     """sum(<c, z> - <c, z_best>) / sum |<c, z_best>| over all examples seen: 0 is the optimum.
 
     Sums are kept and divided at the end, so that batches of other sizes and replicas count by
-    their examples.
+    their examples. Where the optimum is 0 anything worse is infinitely worse.
 
     Args:
         solver: turns predicted costs into decisions; None where the model ends at a decision.
@@ -203,7 +226,7 @@ class Regret(keras.metrics.Metric):
     def __init__(self, solver=None, minimize=True, name="regret", **kwargs):
         super().__init__(name=name, **kwargs)
         self.solver = None if solver is None else get_solver(solver)
-        self.minimize = bool(minimize)
+        self.minimize = check_bool(minimize, "minimize")
         self.excess = self.add_variable(shape=(), initializer="zeros", name="excess")
         self.optimum = self.add_variable(shape=(), initializer="zeros", name="optimum")
 
@@ -216,19 +239,25 @@ class Regret(keras.metrics.Metric):
                 "received costs alone. Make targets, or give `solver` where predictions are costs."
             )
         sign = 1.0 if self.minimize else -1.0
-        decision = y_pred if self.solver is None else solve(self.solver, -sign * y_pred)
+        if self.solver is None:
+            in_range = tf.reduce_all((y_pred >= -1e-3) & (y_pred <= 1.001))
+            decision = y_pred + zero_if(in_range, _NO_DECISION)
+        else:
+            decision = _decide(self.solver, -sign * y_pred)
         optimum = _inner(costs, best)
         weight = tf.ones_like(optimum)
         if sample_weight is not None:
             weight = tf.reshape(tf.cast(sample_weight, tf.float32), tf.shape(weight))
         excess = sign * (_inner(costs, decision) - optimum)
+        least = -1e-4 * tf.reduce_sum(tf.abs(costs))  # Rounding.
+        excess += zero_if(tf.reduce_sum(excess) >= least, _BETTER_THAN_BEST)
         self.excess.assign_add(tf.reduce_sum(weight * excess))
         self.optimum.assign_add(tf.reduce_sum(weight * tf.abs(optimum)))
 
     def result(self):
-        return tf.math.divide_no_nan(
-            tf.convert_to_tensor(self.excess), tf.convert_to_tensor(self.optimum)
-        )
+        excess, optimum = map(tf.convert_to_tensor, (self.excess, self.optimum))
+        nothing_to_divide_by = tf.where(excess > 0.0, math.inf, excess)
+        return tf.where(optimum == 0.0, nothing_to_divide_by, excess / optimum)
 
     def get_config(self):
         solver = None if self.solver is None else serialize_solver(self.solver)
@@ -240,7 +269,9 @@ def _split(y_true, y_pred, solver=None, minimize=True):
     y_true = tf.cast(y_true, tf.float32)
     event = y_pred.shape[1:]
     if y_true.shape[1:].is_compatible_with([2, *event]):
-        return y_true[:, 0], y_true[:, 1]
+        best = y_true[:, 1]
+        binary = tf.reduce_all((best == 0.0) | (best == 1.0))
+        return y_true[:, 0], best + zero_if(binary, _NO_TARGETS)
     if not y_true.shape[1:].is_compatible_with(event):
         raise ValueError(
             f"Expected y_true of shape [batch, 2, *{tuple(event)}] as `decisions.targets` makes "
@@ -248,7 +279,12 @@ def _split(y_true, y_pred, solver=None, minimize=True):
         )
     if solver is None:
         return y_true, None
-    return y_true, tf.stop_gradient(solve(solver, -y_true if minimize else y_true))
+    return y_true, _decide(solver, -y_true if minimize else y_true)
+
+
+def _decide(solver, scores):
+    """The best decision under the scores; NaN under XLA where these are not finite."""
+    return perturbed_argmax(scores, tf.zeros_like(scores), exact(solver))[1]
 
 
 def _inner(left, right):

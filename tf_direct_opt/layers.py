@@ -21,7 +21,7 @@ from tf_direct_opt.perturbation import (
 )
 from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.seeds import SeedStream
-from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.solvers.base import check_bool, check_count, exact
 
 NOISES = {"gumbel": sample_gumbel, "normal": sample_normal, "sum_of_gamma": sample_sum_of_gamma}
 
@@ -109,9 +109,9 @@ class PerturbedArgmax(keras.layers.Layer):
         self.loss_scale = loss_scale
         self.noise = noise
         self.noise_scale = schedules.get(noise_scale, "noise_scale", allow_zero=True)
-        self.learn_noise_scale = bool(learn_noise_scale)
+        self.learn_noise_scale = check_bool(learn_noise_scale, "learn_noise_scale")
         self.num_samples = check_count(num_samples, "num_samples", 1)
-        self.minimize = bool(minimize)
+        self.minimize = check_bool(minimize, "minimize")
         self.num_ones = num_ones
         self._draw = noise_of(noise, num_ones, self.solver)
         if learn_noise_scale and not (isinstance(noise_scale, numbers.Real) and noise_scale > 0):
@@ -137,7 +137,7 @@ class PerturbedArgmax(keras.layers.Layer):
         scores = tf.cast(logits, tf.float32)
         scores = -scores if self.minimize else scores
         if not training:
-            _, code = perturbed_argmax(scores, tf.zeros_like(scores), self.solver)
+            _, code = perturbed_argmax(scores, tf.zeros_like(scores), exact(self.solver))
             return tf.cast(code, self.compute_dtype)
         loss_scale, draws = self.loss_scale, self.num_samples
         if loss_scale is None:
@@ -181,7 +181,7 @@ class PerturbedArgmax(keras.layers.Layer):
     def _noise_scale(self, step):
         if self.learn_noise_scale:
             return tf.nn.softplus(tf.cast(self.raw_noise_scale.value, tf.float32))
-        return schedules.value(self.noise_scale, step)
+        return schedules.value(self.noise_scale, step, allow_zero=True)
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         if save_type == "savedmodel":

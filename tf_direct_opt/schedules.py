@@ -199,6 +199,12 @@ def get_epsilon(epsilon) -> Schedule | FlipRate:
     """A number, a schedule or a `FlipRate`, also as "flip_rate=0.1" or as one was serialized."""
     if isinstance(epsilon, dict):
         epsilon = keras.saving.deserialize_keras_object(epsilon)
-    if isinstance(epsilon, str) and (found := re.fullmatch(r"flip_rate=([\d.e-]+)", epsilon)):
+    if isinstance(epsilon, str):
+        found = re.fullmatch(r"flip_rate=(\d*\.?\d+(?:e-?\d+)?)", epsilon)
+        if not found:
+            raise ValueError(
+                f"Expected `epsilon` to be a number, a schedule or 'flip_rate=0.1'; received "
+                f"{epsilon!r}. Please give one of them."
+            )
         epsilon = FlipRate(float(found[1]))
     return epsilon if isinstance(epsilon, FlipRate) else get(epsilon, "epsilon")

@@ -8,7 +8,7 @@ from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.direct import DEFAULT_EPSILON
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import check_finite, nan_unless_finite
-from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.solvers.base import check_bool, check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -69,6 +69,8 @@ class Candidates(Estimator):
     ):
         super().__init__(seed=seed, **kwargs)
         direct.check_difference(difference)
+        check_bool(averaged, "averaged")
+        check_bool(decode_all, "decode_all")
         if epsilon is None and not averaged:
             epsilon = DEFAULT_EPSILON
         if decode_all and not averaged:

@@ -7,7 +7,7 @@ from tf_direct_opt import direct, epsilon_path, schedules, solvers, tables
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
-from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.solvers.base import check_bool, check_count
 
 # Right at step 0 of a training of any length. The schedule that trains best, a larger one while the
 # KL is switched off, is `schedules.two_phase`: its length is known to who knows that of the run.
@@ -80,7 +80,7 @@ class Direct(Estimator):
                 "Expected a number or a schedule for `epsilon` with `num_flipped`; received a flip "
                 "rate, which looks at all flips. Leave one of them out."
             )
-        self.richardson = bool(richardson)
+        self.richardson = check_bool(richardson, "richardson")
         self.solver = solvers.Categorical()
         self.report = Means(["epsilon", "flip_rate"])
 
@@ -89,7 +89,7 @@ class Direct(Estimator):
         noise = sample_gumbel(tf.shape(logits), self.seeds.next())
         scores, code = perturbed_argmax(logits, noise, self.solver)
         loss, table, weight = self._table(loss_fn, code, logits)
-        epsilon = self._epsilon(scores, code, table, step)
+        epsilon = self._epsilon(logits, scores, code, table, step)
         rule = epsilon_path.richardson_difference if self.richardson else None
         loss, slope = direct.loss_with_difference(
             loss, logits, scores, code, table, epsilon, self.solver, self.difference, weight, rule
@@ -109,9 +109,15 @@ class Direct(Estimator):
             table = "all_codes" if num_variables == 1 else "single_flips"
         return *TABLES[table](loss_fn, code), 1.0
 
-    def _epsilon(self, scores, code, table, step):
+    def _epsilon(self, logits, scores, code, table, step):
         if not isinstance(self.epsilon, schedules.FlipRate):
             return schedules.value(self.epsilon, step)
+        rate, num_variables = self.epsilon.rate, logits.shape[1]
+        if self.epsilon.over == "example" and not callable(rate) and rate * num_variables < 1:
+            raise ValueError(
+                f"Expected a flip rate over examples of at least one of {num_variables} variables, "
+                f"{1 / num_variables:g}; received {rate:g}. Please give FlipRate(over='batch')."
+            )
         critical = epsilon_path.critical_epsilon(scores, code, table, self.difference)
         return self.epsilon(critical, step)
 

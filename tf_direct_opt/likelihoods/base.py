@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tf_direct_opt.schedules import check_positive
+from tf_direct_opt.solvers.base import check_bool
 
 
 class Likelihood(keras.layers.Layer):
@@ -92,10 +93,8 @@ class WithScale(Likelihood):
 
     def __init__(self, scale=0.1, learned=True, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(learned, bool):
-            raise ValueError(f"Expected `learned` to be True or False; received {learned!r}.")
         self.initial_scale = check_positive(scale, "scale")
-        self.learned = learned
+        self.learned = check_bool(learned, "learned")
 
     def build(self, input_shape=None):
         if self.learned and not self.built:

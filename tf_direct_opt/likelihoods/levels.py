@@ -89,15 +89,16 @@ class Categorical(_OfLevels):
         return tfd.Categorical(logits=outputs)
 
     def negative_log_likelihood(self, images, outputs):
+        zero = self.zero_if_images(images)  # No integer that a level is cast to is NaN.
         if outputs.shape[0] != 1:
-            return super().negative_log_likelihood(images, outputs)
+            return super().negative_log_likelihood(images, outputs) + zero
         # TFP would have the logits for each image; this looks up the levels that it has.
         log_probs = tf.nn.log_softmax(tf.cast(outputs[0], tf.float32))  # [M, P, levels]
         num_pixels = log_probs.shape[1]
         table = tf.reshape(tf.transpose(log_probs, [1, 2, 0]), [num_pixels * self.levels, -1])
         first = self.levels * tf.range(num_pixels)
         rows = first + tf.cast(self.values(images), tf.int32)
-        return -tf.reduce_sum(tf.gather(table, rows), axis=1)
+        return zero - tf.reduce_sum(tf.gather(table, rows), axis=1)
 
     def means(self, outputs):
         levels = tf.linspace(0.0, 1.0, self.levels)

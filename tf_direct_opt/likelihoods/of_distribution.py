@@ -20,6 +20,9 @@ class OfDistribution(Likelihood):
             number of outputs that the decoder has for a pixel, 1 without one of one's own. To be
             saved, it has to be registered with `keras.saving.register_keras_serializable`.
 
+    Images outside of the distribution's support raise, in eager and graph mode, as its own
+    `validate_args` has it; XLA drops that check, and then nothing is said.
+
     Example:
         >>> from tf_direct_opt import likelihoods
         >>> def with_scales(outputs):
@@ -49,7 +52,8 @@ class OfDistribution(Likelihood):
                 "Expected `likelihood` to return a tfp.distributions.Distribution; received "
                 f"{type(distribution).__name__}. Please see likelihoods.OfDistribution."
             )
-        return distribution
+        # What lies outside of its support would have a density all the same.
+        return distribution if distribution.validate_args else distribution.copy(validate_args=True)
 
     def get_config(self):
         return {

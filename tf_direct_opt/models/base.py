@@ -69,6 +69,8 @@ class Autoencoder(Stepping):
                 "an estimator takes is given to the estimator itself: "
                 "estimator=estimators.get(name, ...)."
             )
+        # Images keep the precision they are given in: half of it has no 256 levels.
+        kwargs.setdefault("autocast", False)
         super().__init__(trained, evaluated, **kwargs)
         networks.check_is_network(encoder, "encoder")
         networks.check_is_network(decoder, "decoder")
@@ -127,10 +129,20 @@ class Autoencoder(Stepping):
         training: bool = False,
     ) -> tf.Tensor:
         """The parameters of the posterior, images checked at inference: [B, *parameter_shape]."""
+        self._check_size(images.shape)
         outputs = self.encoder(images, training=training)
         if not training:  # The losses of training look at the images themselves.
             outputs += tf.cast(self.likelihood.zero_if_images(images), outputs.dtype)
-        return tf.reshape(outputs, [-1, *self.posterior.parameter_shape])
+        return tf.reshape(outputs, [_batch(images), *self.posterior.parameter_shape])
+
+    def _check_size(self, shape):
+        """ValueError for images of another size, whose pixels would be cut into other images."""
+        received = tuple(shape)[1:]
+        if self.built and None not in received and math.prod(received) != self.num_pixels:
+            raise ValueError(
+                f"Expected images of the size {self.image_shape} that the model was built for; "
+                f"received {received}. Please resize them, or make another model."
+            )
 
     def decoder_outputs(
         self,
@@ -166,7 +178,8 @@ class Autoencoder(Stepping):
         training: bool,
     ) -> tf.Tensor:
         """-log p(x | z) of every code, nats, summed over pixels: [B, M]."""
-        flat = tf.reshape(images, [-1, self.num_pixels])
+        self._check_size(images.shape)
+        flat = tf.reshape(images, [_batch(images), self.num_pixels])
         outputs = self.decoder_outputs(codes, training)
         return self.likelihood.negative_log_likelihood(flat, outputs)
 
@@ -233,3 +246,8 @@ class Autoencoder(Stepping):
             if isinstance(config.get(name), dict)
         }
         return cls(**{**config, **given})
+
+
+def _batch(images):
+    """The number of images, static where it is known."""
+    return tf.shape(images)[0] if images.shape[0] is None else images.shape[0]

@@ -58,7 +58,8 @@ class MixtureVAE(Autoencoder):
         label_cost: task loss of a wrong class, nats; None for the limit z*(eps) := y.
         unlabelled_weight: weight with which images without a label move h, number or schedule;
             `schedules.two_phase(0.0, 1.0, steps)` is the paper's: labels alone, then both.
-        generative: False trains the encoder by the labels alone: the purely supervised baseline.
+        generative: False trains the encoder by the labels alone, the purely supervised baseline,
+            and freezes the decoder for good, one that was given as well.
         kl_weight: beta, number or schedule of the optimizer's iterations; by default 1.
         hidden_units: width of the hidden layer of the default encoder and decoder
             (P-300-K(1 + 2 D) and K D-300-P with ReLU).

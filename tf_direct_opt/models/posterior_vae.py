@@ -65,8 +65,18 @@ class PosteriorVAE(VAE):
         seed=None,
         **kwargs,
     ):
-        kwargs.pop("num_variables", None)  # Of a configuration that was saved: the posterior's.
         family = posteriors.get(posterior)
+        if not hasattr(family.kind, "gumbel_top_k"):
+            raise ValueError(
+                f"Expected a `posterior` of codes alone; received {family.name!r}. Please take "
+                "MixtureVAE for classes with a Gaussian each."
+            )
+        # Of a configuration that was saved.
+        if kwargs.pop("num_variables", family.num_variables) != family.num_variables:
+            raise ValueError(
+                f"Expected no `num_variables`, which is that of the posterior, "
+                f"{family.num_variables}; received another one. Please leave it out."
+            )
         if isinstance(estimator, str):
             if "posterior" not in estimators.arguments(estimator):
                 named = [n for n in estimators.names() if "posterior" in estimators.arguments(n)]
@@ -75,7 +85,11 @@ class PosteriorVAE(VAE):
                     f"posterior; received {estimator!r}."
                 )
             estimator = estimators.get(estimator, posterior=family, epsilon=epsilon, seed=seed)
-        estimator = estimators.get(estimator)
+        else:
+            settings = {"epsilon": epsilon, "seed": seed}
+            estimator = estimators.get(
+                estimator, **{name: value for name, value in settings.items() if value is not None}
+            )
         if estimator.posterior != family:
             raise ValueError(
                 f"Expected an estimator for {family}; received one for {estimator.posterior}. "

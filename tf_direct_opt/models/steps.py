@@ -51,6 +51,16 @@ class Stepping(Replicated):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x=None, y=None, *args, sample_weight=None, **kwargs):
+        _refuse_weights_that_are_lost(y, sample_weight)
+        return super().fit(x, y, *args, sample_weight=sample_weight, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
+        _refuse_weights_that_are_lost(y, sample_weight)
+        return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
+
+    fit.__doc__, evaluate.__doc__ = keras.Model.fit.__doc__, keras.Model.evaluate.__doc__
+
     def make_train_function(self, force=False):
         # Without variables of its optimizer Keras traces the first step twice.
         if self.built and not self.optimizer.built:
@@ -115,10 +125,17 @@ class Stepping(Replicated):
         training: bool,
     ) -> tf.Tensor:
         """Reports loss and values; the scalar that is differentiated: their mean, penalties."""
+        if sample_weight is not None:
+            weight = _one_an_example(sample_weight, loss)
+            loss *= weight
+            values = {
+                name: value * tf.cast(weight, value.dtype)
+                if isinstance(value, tf.Tensor) and value.shape.rank
+                else value
+                for name, value in values.items()
+            }
         if not training:
             values = {**values, "bits_per_dimension": loss / (self.num_pixels * math.log(2.0))}
-        if sample_weight is not None:
-            loss *= _one_an_example(sample_weight, loss)
         penalty = tf.constant(0.0, loss.dtype)
         if training and self.losses:
             penalty = tf.add_n([tf.cast(penalty, loss.dtype) for penalty in self.losses])
@@ -126,6 +143,14 @@ class Stepping(Replicated):
         report.update_state({"loss": loss + penalty, **values}, tf.shape(loss)[0])
         # Gradients are summed over replicas.
         return share_of_mean(loss) + penalty / self.distribute_strategy.num_replicas_in_sync
+
+
+def _refuse_weights_that_are_lost(y, sample_weight):
+    if sample_weight is not None and y is None:
+        raise ValueError(
+            "Expected `y` beside `sample_weight`, which Keras drops without it; received images "
+            "alone. Please give y=np.zeros(len(images)), or labels, -1 where there is none."
+        )
 
 
 def _one_an_example(sample_weight, loss):

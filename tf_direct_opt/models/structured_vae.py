@@ -53,7 +53,7 @@ class StructuredVAE(VAE):
             "pairwise_binary_milp", "enumerate", "maxflow" and "milp" for short, or a solver of
             one's own; see `estimators.Flips`.
         perturbation: "configurations" (n <= 20), "unary" (the authors') or "all"; None: the first
-            where `solver` enumerates, else the second.
+            where `solver` is "pairwise_binary", by name, else the second.
         num_candidates: configurations that compete for z*(eps), under "configurations".
         averaged: whether the noise is averaged out given the candidates; see
             `estimators.Candidates`.

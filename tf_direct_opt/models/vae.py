@@ -62,7 +62,11 @@ class VAE(Autoencoder):
         }
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        del y
+        if y is not None and x is not None and y.shape.rank > 1 and y.shape[1:] == x.shape[1:]:
+            raise ValueError(
+                f"Expected images alone, which are their own targets; received others of the shape "
+                f"{y.shape} beside them. Please leave them out."
+            )
         parameters = y_pred[self.posterior.kind.parameter_name]
         posterior = self.posterior(parameters)
         loss_fn = self.make_loss_fn(x, training)

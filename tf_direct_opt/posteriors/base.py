@@ -123,6 +123,11 @@ class Posterior(abc.ABC):
         codes: tf.Tensor,  # [..., N, K]
     ) -> tf.Tensor:
         """The numbers of configurations: int32 [...]."""
+        if self.num_configurations > 2**31:
+            raise ValueError(
+                f"Expected at most 2^31 configurations to have a number; received "
+                f"{self.num_categories}^{self.num_variables}. Please compare the codes themselves."
+            )
         powers = self.num_categories ** tf.range(self.num_variables - 1, -1, -1)
         return tf.reduce_sum(tf.argmax(codes, axis=-1, output_type=tf.int32) * powers, axis=-1)
 

@@ -6,7 +6,7 @@ from tf_direct_opt.solvers.categorical import Categorical
 from tf_direct_opt.solvers.chain import Chain
 from tf_direct_opt.solvers.dag_path import DagPath, grid_edges
 from tf_direct_opt.solvers.grid_path import GridPath
-from tf_direct_opt.solvers.in_python import REGISTERED, InPython, register
+from tf_direct_opt.solvers.in_python import OF_THE_PACKAGE, REGISTERED, InPython, register
 from tf_direct_opt.solvers.knapsack import Knapsack
 from tf_direct_opt.solvers.milp import MILP
 from tf_direct_opt.solvers.pairwise_binary import PairwiseBinary
@@ -55,6 +55,7 @@ _REGISTRY = {
     "spanning_tree": SpanningTree,
     "top_k": TopK,
 }
+OF_THE_PACKAGE.update(_REGISTRY)
 
 
 def get(identifier: str | dict | Solver, **config) -> Solver:

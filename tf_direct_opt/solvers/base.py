@@ -7,15 +7,16 @@ A solver is any callable
 that returns, for each example, the 0/1 sufficient statistics of the configuration with the
 highest score, the lowest one where several tie. It draws no noise and defines no gradient. No
 base class is needed; a solver in Python rather than TensorFlow says so with an attribute
-`supports_jit = False`, which keeps XLA away from the layers that use it.
+`supports_jit = False`, which keeps XLA away from the layers that use it, and one that approximates
+has an attribute `exact`, the solver that is asked for targets, in metrics and at inference.
 
 Configurations are sequences of choices and ordered as such: the lower index (a category, a label,
 a column, an edge) before the higher, for binary variables 0 before 1. Each solver names its order,
 and says so where it cannot hold to it.
 
 The solvers of this package refuse scores of a wrong shape (ValueError) and scores that are not
-finite (tf.errors.InvalidArgumentError; XLA drops that check, and the layers then give NaN). Those
-with arguments have `get_config`, from which `solvers.get` makes them again.
+finite (tf.errors.InvalidArgumentError; XLA drops that check, and layers and metrics then give NaN).
+Those with arguments have `get_config`, from which `solvers.get` makes them again.
 """
 
 import os
@@ -47,6 +48,18 @@ def check_exportable(solver: Solver) -> None:
             f"{solver!r}, which runs in Python and would fail where the model is served. "
             "Export the model that ends at the scores, and solve them there."
         )
+
+
+def exact(solver: Solver) -> Solver:
+    """The solver that answers where an approximate one will not do: of targets, at inference."""
+    return getattr(solver, "exact", solver)
+
+
+def check_bool(value, name: str) -> bool:
+    """The value itself if it is True or False; ValueError for what merely counts as one."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"Expected `{name}` to be True or False; received {value!r}.")
+    return bool(value)
 
 
 def check_scores(

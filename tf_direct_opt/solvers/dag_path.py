@@ -38,7 +38,8 @@ class DagPath:
 
     def __init__(self, edges, source: int | None = None, target: int | None = None):
         edges = np.asarray(edges)
-        if edges.ndim != 2 or edges.shape[1] != 2 or not np.issubdtype(edges.dtype, np.integer):
+        pairs = edges.ndim == 2 and edges.shape[1] == 2 and len(edges) > 0
+        if not pairs or not np.issubdtype(edges.dtype, np.integer):
             raise ValueError(
                 f"Expected `edges` to be pairs of integers; received an array of shape "
                 f"{edges.shape}, {edges.dtype}."

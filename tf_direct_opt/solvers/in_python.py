@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_direct_opt.solvers.base import check_scores, one_by_one, solve_in_python
 
 REGISTERED: dict[str, "InPython"] = {}
+OF_THE_PACKAGE: set[str] = set()  # Names that are no user's.
 
 
 class InPython:
@@ -60,7 +61,8 @@ def register(name: str, batched: bool = False, threads: bool = False) -> Callabl
             interpreter's lock.
 
     Raises:
-        ValueError: a name that is taken, or no name.
+        ValueError: a name of the package, or one that another function has, or no name. The same
+            function, such as that of a notebook's cell, may be registered again.
 
     Example:
         >>> @register("best_of_all")
@@ -72,8 +74,26 @@ def register(name: str, batched: bool = False, threads: bool = False) -> Callabl
     if not isinstance(name, str) or not name:
         raise ValueError(f"Expected a `name` for the solver; received {name!r}.")
 
+    if name in OF_THE_PACKAGE:
+        raise ValueError(
+            f"Expected a `name` of your own for the solver; received {name!r}, which is one of "
+            "this package. Please give another, such as 'depot/route'."
+        )
+
     def decorate(function):
+        known = REGISTERED.get(name)
+        if known is not None and _place(known.function) != _place(function):
+            raise ValueError(
+                f"Expected a `name` that is not taken; received {name!r}, under which "
+                f"{'.'.join(_place(known.function))} is registered. Please give another."
+            )
         REGISTERED[name] = InPython(function, name, batched, threads)
         return REGISTERED[name]
 
     return decorate
+
+
+def _place(function):
+    """Where a function is written: the same for one that is defined again."""
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return kind.__module__, kind.__qualname__

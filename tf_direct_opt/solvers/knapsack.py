@@ -35,7 +35,8 @@ class Knapsack:
 
     def __init__(self, weights, capacity: int):
         weights = np.asarray(weights)
-        if weights.ndim != 1 or not np.issubdtype(weights.dtype, np.integer) or weights.min() < 0:
+        integers = weights.ndim == 1 and np.issubdtype(weights.dtype, np.integer)
+        if not integers or not weights.size or weights.min() < 0:
             raise ValueError(
                 "Expected `weights` to be a list of integers of at least 0; received "
                 f"{weights.tolist()!r}. Give them, and the capacity, in a smaller unit."

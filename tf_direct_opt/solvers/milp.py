@@ -1,5 +1,7 @@
 """Any programme over 0/1 variables with linear constraints: HiGHS."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -28,7 +30,7 @@ class MILP:
         ties: "lowest", as every solver: of equal configurations the lowest, for which one more
             programme is solved for each z_i = 1; or "any", the same wherever noise leaves no ties.
         solve_ratio: share of the examples that are solved; the others take the best of the
-            solutions seen so far. 1 solves all, below that the result is no longer exact.
+            solutions seen so far, in training; targets, metrics and inference solve all.
         threads: whether to solve the examples of a batch in parallel.
 
     Raises:
@@ -83,6 +85,13 @@ class MILP:
     ) -> tf.Tensor:
         scores = check_scores(scores, (self.matrix.shape[1],), "MILP")
         return solve_in_python(self._solve_batch, scores)
+
+    @functools.cached_property
+    def exact(self) -> "MILP":
+        """The same solver, of all examples."""
+        if self.solve_ratio == 1.0:
+            return self
+        return MILP(**{**self.get_config(), "solve_ratio": 1.0})
 
     def get_config(self) -> dict:
         return {
