@@ -244,8 +244,6 @@ def test_growth_of_a_step():
 
 
 def test_noise_averaged_out_over_thirty_epochs():
-    (run,) = rows_of("structured_averaged.jsonl")
-    line = table("docs/candidates.md", "epochs")[-1]
     columns = {
         "-ELBO, exact": "negative_elbo",
         "-log p(x), exact": "negative_log_likelihood",
@@ -253,9 +251,33 @@ def test_noise_averaged_out_over_thirty_epochs():
         "KL": "kl",
         "entropy of q": "entropy",
     }
-    assert int(line["epochs"]) == run["epochs"]
-    for cell, name in columns.items():
-        assert line[cell] == f"{run['test'][name]:.2f}", cell
+    lines = table("docs/candidates.md", "30 epochs")
+    assert [line["30 epochs"] for line in lines] == ["MNIST", "Fashion-MNIST"]
+    for line in lines:
+        runs = [
+            row["test"]
+            for row in rows_of("structured_averaged.jsonl")
+            if row["dataset"] == NAMES[line["30 epochs"]]
+        ]
+        assert int(line["seeds"]) == len(runs)
+        for cell, name in columns.items():
+            assert line[cell] == spread([run[name] for run in runs]), cell
+
+
+def test_schedules_of_averaged_noise():
+    rows = rows_of("structured_schedules.jsonl")
+    for line, row in zip(table("docs/candidates.md", "epochs", "epsilon"), rows, strict=True):
+        shown = [float(line[name]) for name in list(line)[3:]]
+        names = (
+            "negative_elbo", "negative_log_likelihood", "importance_weighted_nll", "entropy",
+        )  # fmt: skip
+        assert shown == [row["validation_negative_elbo"], *(row["test"][name] for name in names)]
+        assert int(line["epochs"]) == row["epochs"]
+        assert line["epsilon"].startswith(
+            f"{row['epsilon']:g} for {row['warmup_epochs']} epochs, then {row['epsilon_final']:g}"
+            if row["epsilon_schedule"] == "two_phase"
+            else f"{row['epsilon_final']:g} throughout"
+        )
 
 
 def test_gradients_of_candidates_at_eight_bits():
