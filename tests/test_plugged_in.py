@@ -7,8 +7,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from test_discrete_vae import stripes
 
-from tf_direct_opt import codebook, decisions, estimators, layers, schedules, solvers
-from tf_direct_opt.models import DiscreteVAE, PosteriorVAE
+from tf_direct_opt import codebook, decisions, estimators, layers, runs, schedules, solvers
+from tf_direct_opt.models import DiscreteVAE, MixtureVAE, PosteriorVAE, StructuredVAE
 from tf_direct_opt.posteriors import Categorical, get
 
 TFD = tfp.distributions
@@ -250,6 +250,17 @@ def test_shares_sum_to_one(share):
         (lambda: estimators.Direct(richardson="no"), "Expected `richardson` to be True or False"),
         (lambda: estimators.Candidates(averaged="no"), "Expected `averaged` to be True or False"),
         (lambda: estimators.Candidates(decode_all=2), "Expected `decode_all` to be True or False"),
+        (lambda: estimators.Flips(4, couplings="no"), "Expected `couplings` to be True or False"),
+        (lambda: solvers.ShortestPath("no"), "Expected `diagonal` to be True or False"),
+        (lambda: solvers.GridPath(clip=1), "Expected `clip` to be True or False"),
+        (lambda: solvers.MILP([[1.0]], relax="no"), "Expected `relax` to be True or False"),
+        (lambda: solvers.MILP([[1.0]], threads=2), "Expected `threads` to be True or False"),
+        (lambda: solvers.register("a", batched="no"), "Expected `batched` to be True or False"),
+        (lambda: StructuredVAE(4, averaged="no"), "Expected `averaged` to be True or False"),
+        (lambda: StructuredVAE(4, nonnegative=1), "Expected `nonnegative` to be True or False"),
+        (lambda: MixtureVAE(generative="no"), "Expected `generative` to be True or False"),
+        (lambda: codebook.CodeUsage(None, restart=1), "Expected `restart` to be True or False"),
+        (lambda: runs.Run("a", resume="no"), "Expected `resume` to be True or False"),
         (lambda: estimators.Direct("flip_rate=1e-"), "Expected `epsilon` to be a number, a sch"),
         (lambda: estimators.Direct("flip_rate=1.2.3"), "Expected `epsilon` to be a number, a sch"),
         (lambda: solvers.Knapsack(np.array([], int), 2), "Expected `weights`"),

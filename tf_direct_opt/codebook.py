@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_direct_opt.solvers.base import check_bool
+
 
 def shares(
     probabilities: np.ndarray,  # [n, N, K]
@@ -71,7 +73,7 @@ class CodeUsage(keras.callbacks.Callback):
                 f"Expected `dead_below` between 0 and 1, a share of 1 / K; received {dead_below!r}."
             )
         self.images = images
-        self.restart = restart
+        self.restart = check_bool(restart, "restart")
         self.logits = logits
         self.embedding = embedding
         self.dead_below = dead_below

@@ -9,6 +9,7 @@ from tf_direct_opt.estimators.direct import DEFAULT_EPSILON
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_logistic
 from tf_direct_opt.saving import get_solver, serialize_solver
+from tf_direct_opt.solvers.base import check_bool
 
 PERTURBATIONS = ("unary", "all")
 
@@ -82,7 +83,7 @@ class Flips(Estimator):
         if epsilon is None:
             epsilon = DEFAULT_EPSILON
         self.num_variables = num_variables
-        self.couplings = couplings
+        self.couplings = check_bool(couplings, "couplings")
         self.perturbation = perturbation
         self.epsilon = schedules.get(epsilon, "epsilon")
         self.difference = difference

@@ -15,7 +15,7 @@ from tf_direct_opt.perturbation import sample_gumbel
 from tf_direct_opt.posteriors import Categorical, ClassGaussian
 from tf_direct_opt.posteriors.class_gaussian import kl_to_prior
 from tf_direct_opt.seeds import SeedStream, two_seeds
-from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.solvers.base import check_bool, check_count
 from tf_direct_opt.types import LossFn
 
 LABEL_LOSSES = ("direct", "cross_entropy")
@@ -160,7 +160,7 @@ class MixtureVAE(Autoencoder):
         self.unlabelled_weight = schedules.get(
             unlabelled_weight, "unlabelled_weight", allow_zero=True
         )
-        self.generative = generative
+        self.generative = check_bool(generative, "generative")
         # The estimator counts up from the same seed: its noise must not be the Gaussians'.
         apart = None if seed is None else seed + _APART
         self.seed = seed

@@ -7,7 +7,7 @@ from tf_direct_opt import binary, estimators, posteriors, solvers
 from tf_direct_opt.models.vae import VAE, all_bounds
 from tf_direct_opt.posteriors import PairwiseBinary
 from tf_direct_opt.saving import get_solver, serialize_solver
-from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.solvers.base import check_bool, check_count
 
 STRUCTURES = ("pairwise", "none")
 
@@ -125,6 +125,9 @@ class StructuredVAE(VAE):
         if structure not in STRUCTURES:
             raise ValueError(f"Expected `structure` in {STRUCTURES}; received {structure!r}.")
         check_count(num_variables, "num_variables", 1)
+        check_bool(averaged, "averaged")
+        if nonnegative is not None:
+            check_bool(nonnegative, "nonnegative")
         if isinstance(solver, str):
             solver = _SOLVER_NAMES.get(solver, solver)
         else:

@@ -74,6 +74,8 @@ class Run:
             raise ValueError(
                 "Expected a folder for the results; received an empty name. Please give one."
             )
+        if not isinstance(resume, bool):
+            raise ValueError(f"Expected `resume` to be True or False; received {resume!r}.")
         self.directory = pathlib.Path(directory).expanduser()
         self.settings = dict(settings or {})
         self.resume = resume

@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_scores
+from tf_direct_opt.solvers.base import check_bool, check_scores
 
 COSTS = ("nodes", "edges")
 
@@ -52,7 +52,8 @@ class GridPath:
             raise ValueError(f"Expected `costs` in {COSTS}; received {costs!r}.")
         if neighbours not in (4, 8):
             raise ValueError(f"Expected 4 or 8 `neighbours`; received {neighbours!r}.")
-        self.costs, self.neighbours, self.clip = costs, int(neighbours), bool(clip)
+        self.costs, self.neighbours = costs, int(neighbours)
+        self.clip = check_bool(clip, "clip")
         moves = [move for move in itertools.product((-1, 0, 1), repeat=2) if any(move)]
         self._moves = [move for move in moves if neighbours == 8 or 0 in move]
 

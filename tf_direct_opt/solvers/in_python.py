@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_scores, one_by_one, solve_in_python
+from tf_direct_opt.solvers.base import check_bool, check_scores, one_by_one, solve_in_python
 
 REGISTERED: dict[str, "InPython"] = {}
 OF_THE_PACKAGE: set[str] = set()  # Names that are no user's.
@@ -74,6 +74,8 @@ def register(name: str, batched: bool = False, threads: bool = False) -> Callabl
     if not isinstance(name, str) or not name:
         raise ValueError(f"Expected a `name` for the solver; received {name!r}.")
 
+    check_bool(batched, "batched")
+    check_bool(threads, "threads")
     if name in OF_THE_PACKAGE:
         raise ValueError(
             f"Expected a `name` of your own for the solver; received {name!r}, which is one of "

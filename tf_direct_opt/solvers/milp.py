@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_scores, one_by_one, solve_in_python
+from tf_direct_opt.solvers.base import check_bool, check_scores, one_by_one, solve_in_python
 
 # HiGHS stops at an absolute gap of 1e-6, which SciPy cannot change. With the greatest score
 # scaled to about 2^13 that is 1e-10 of it, below the resolution of float32.
@@ -73,7 +73,8 @@ class MILP:
             raise ValueError(f"Expected `ties` in {TIES}; received {ties!r}.")
         if not 0 < solve_ratio <= 1:
             raise ValueError(f"Expected `solve_ratio` in (0, 1]; received {solve_ratio!r}.")
-        self.relax, self.ties, self.threads = bool(relax), ties, bool(threads)
+        self.relax, self.ties = check_bool(relax, "relax"), ties
+        self.threads = check_bool(threads, "threads")
         self.solve_ratio = float(solve_ratio)
         self._generator = np.random.default_rng(0)
         self._seen = np.zeros([0, self.matrix.shape[1]])

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_scores
+from tf_direct_opt.solvers.base import check_bool, check_scores
 
 
 class ShortestPath:
@@ -39,7 +39,7 @@ class ShortestPath:
     supports_jit = True
 
     def __init__(self, diagonal: bool = False):
-        self.diagonal = bool(diagonal)
+        self.diagonal = check_bool(diagonal, "diagonal")
 
     def __call__(
         self,
