@@ -138,6 +138,11 @@ def test_fifteen_bits():
             if float(row[column]) <= 1.05 * budget
         }
         assert {key: lines[name][key] for key in last} == last
+    of_each = {
+        line["--estimator"]: line["15 bits, 90 s"]
+        for line in table("docs/estimators.md", "--estimator", "paper")
+    }
+    assert {key: cell for key, cell in of_each.items() if cell} == last
 
 
 def test_few_labels():
