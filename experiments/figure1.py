@@ -76,17 +76,17 @@ def _draw(panel, x: list, values: list, label: str, number: int) -> None:
 def main():
     command_line.require_packages("matplotlib")
     tables = [plot_comparison.read(pathlib.Path(path)) for path in command_line.some("tables")]
-    if not any(int(row["k"]) == FLAGS.shown_k for rows in tables for row in rows):
-        raise ValueError(
-            f"Expected --shown_k of one of the tables; received {FLAGS.shown_k}. Please give a K "
-            "that is in them."
-        )
     limits = plot_comparison.read_limits(FLAGS.limits)
     path = pathlib.Path(FLAGS.output).expanduser()
     if not path.parent.is_dir() or path.suffix != ".png":
         raise ValueError(
             "Expected --output to be a .png in a folder that is there; received "
             f"{FLAGS.output!r}. Please make the folder, or give another one."
+        )
+    if not any(int(row["k"]) == FLAGS.shown_k for rows in tables for row in rows):
+        raise ValueError(
+            f"Expected --shown_k of one of the tables; received {FLAGS.shown_k}. Please give a K "
+            "that is in them."
         )
     with replacing(path) as temporary:
         plot(tables, limits, FLAGS.shown_k).savefig(temporary, dpi=80)

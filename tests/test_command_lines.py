@@ -217,6 +217,7 @@ LINES = {
         (f"--tables={HERE}/table.csv --output=/nowhere/a.png", "Expected --output to be a .png"),
         (f"--tables={HERE}/table.csv --output=a.svg", "Expected --output to be a .png"),
         ("--shown_k=1", "shown_k"),
+        (f"--tables={HERE}/table.csv", "Expected --shown_k of one of the tables"),
     ],
     "experiments/plot_comparison.py": [
         ("", "table"),
