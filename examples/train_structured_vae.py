@@ -85,12 +85,13 @@ def make_feed():
 
 def prepare() -> runs.Run:
     """Completes the flags by the preset, and checks them and the output folder."""
+    can_average = (
+        FLAGS.solver == "enumerate"
+        and FLAGS.perturbation in (None, "configurations")
+        and FLAGS.n <= _MAX_ENUMERATED
+    )
     if FLAGS.averaged is None:
-        FLAGS.averaged = (
-            FLAGS.solver == "enumerate"
-            and FLAGS.perturbation in (None, "configurations")
-            and FLAGS.n <= _MAX_ENUMERATED
-        )
+        FLAGS.averaged = can_average
     if FLAGS.num_candidates is None:
         FLAGS.num_candidates = 8 if FLAGS.averaged else 16
     vae_flags.complete("averaged" if FLAGS.averaged else "structured", alone=FLAGS.n == 1)
@@ -112,11 +113,7 @@ def prepare() -> runs.Run:
             f"each of the 2^n configurations; received --solver={FLAGS.solver}. Please give "
             "--perturbation=unary."
         )
-    if FLAGS.averaged and (
-        FLAGS.solver != "enumerate"
-        or FLAGS.perturbation not in (None, "configurations")
-        or FLAGS.n > _MAX_ENUMERATED
-    ):
+    if FLAGS.averaged and not can_average:
         raise ValueError(
             "Expected --solver=enumerate, --perturbation=configurations and --n of at most "
             f"{_MAX_ENUMERATED} with --averaged: noise on each configuration is averaged out."

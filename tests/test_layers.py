@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import oracles
@@ -321,14 +323,17 @@ def test_wrong_logits_are_refused(shape):
     ],
 )
 def test_what_keras_asks_of_every_layer(config):
-    testing.TestCase().run_layer_test(
+    ask = functools.partial(
+        testing.TestCase().run_layer_test,
         PerturbedArgmax,
         init_kwargs={"seed": 0, **config},
         input_shape=(2, 5),
-        expected_output_shape=(2, 5),
         expected_num_losses=None,
         expected_num_trainable_weights=int("learn_noise_scale" in config),
         expected_num_non_trainable_weights=1,  # The number of draws.
         expected_num_seed_generators=0,
         supports_masking=True,
     )
+    ask(expected_output_shape=(2, 5))
+    with pytest.raises(AssertionError):  # It asserts by itself.
+        ask(expected_output_shape=(2, 4))

@@ -11,7 +11,7 @@ from test_discrete_vae import stripes
 
 from tf_direct_opt import estimators, solvers
 from tf_direct_opt.estimators import flips
-from tf_direct_opt.estimators.base import mean_over_examples
+from tf_direct_opt.estimators.base import batch_mean
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.models import DiscreteVAE, MixtureVAE, StructuredVAE
 from tf_direct_opt.posteriors import Categorical, PairwiseBinary
@@ -235,7 +235,7 @@ def test_a_batch_without_an_example_has_gradients_of_zero(name):
             loss_fn=lambda z: tf.reduce_sum(z * weight, [-1, -2]) + tf.zeros([0, 1]),
             training=True,
         )
-        total = mean_over_examples(loss)
+        total = batch_mean(loss)
     assert loss.shape == (0,)
     for slope in tape.gradient(total, [weight, *estimator.trainable_variables]):
         np.testing.assert_array_equal(slope, 0.0)

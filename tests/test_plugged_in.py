@@ -1,5 +1,7 @@
 """What a user plugs in and does not fit: refused by name, or right; found by a second reader."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -170,6 +172,14 @@ def test_regret_refuses_what_does_not_belong(make, y_true, y_pred, message):
     assert np.isnan(metric.result())
 
 
+@pytest.mark.parametrize("loss", [decisions.SPOPlus, decisions.PerturbedFenchelYoung])
+def test_losses_refuse_targets_of_the_other_sign(loss):
+    targets = decisions.targets(TABLE, solvers.Categorical())  # The least is 1.
+    with pytest.raises(tf.errors.InvalidArgumentError, match="better than the best of y_true"):
+        loss("categorical", minimize=False)(targets, 9.0 * TABLE)
+    assert np.isfinite(loss("categorical")(targets, 9.0 * TABLE))
+
+
 def test_regret_where_the_best_costs_nothing():
     regret = decisions.Regret()
     regret.update_state([[[0.0, 5.0], [1.0, 0.0]]], [[1.0, 0.0]])
@@ -224,6 +234,14 @@ def test_shares_sum_to_one(share):
 
 
 # Arguments.
+
+
+def test_a_truth_value_of_numpy_is_one_of_python():
+    for layer in (estimators.Candidates(averaged=np.True_), estimators.Direct(richardson=np.True_)):
+        assert json.loads(json.dumps(layer.get_config()))
+    config = StructuredVAE(4, averaged=np.True_, nonnegative=np.True_).get_config()
+    assert (config["averaged"], config["nonnegative"]) == (True, True)
+    assert json.dumps([config["averaged"], config["nonnegative"]])
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,24 @@ def test_noise_averaged_out_over_thirty_epochs():
             assert line[cell] == spread([run[name] for run in runs]), cell
 
 
+def test_the_readme_on_coupled_bits():
+    means = [
+        statistics.mean(
+            row["test"]["negative_elbo"]
+            for row in rows_of("structured_averaged.jsonl")
+            if row["dataset"] == "fashion_mnist"
+        )
+    ]
+    for line in table("docs/results.md", "data", "couplings"):
+        if (line["data"], line["noise on"]) == ("Fashion-MNIST", "configurations"):
+            means.insert(1, float(line["exact -ELBO"].split(" ")[0]))
+    text = " ".join((ROOT / "README.md").read_text().split())
+    with_noise = (
+        "Fashion-MNIST {:.1f} nats with its noise averaged out, {:.1f} with noise, {:.1f} w"
+    )
+    assert with_noise.format(*means) in text
+
+
 def test_schedules_of_averaged_noise():
     rows = rows_of("structured_schedules.jsonl")
     for line, row in zip(table("docs/candidates.md", "epochs", "epsilon"), rows, strict=True):

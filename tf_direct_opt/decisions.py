@@ -37,8 +37,8 @@ _NO_DECISION = (
     "other entries. Give Regret the solver where predictions are costs"
 )
 _BETTER_THAN_BEST = (
-    "Expected no decision that is better than the best of y_true; received some. Make targets and "
-    "Regret with the same `minimize`"
+    "Expected no decision that is better than the best of y_true; received some. Give `targets` "
+    "and what takes them the same `minimize`"
 )
 
 
@@ -142,7 +142,7 @@ class PerturbedFenchelYoung(keras.losses.Loss):
         self._draw = noise_of(noise, num_ones, self.solver)
 
     def call(self, y_true, y_pred):
-        _, best = _split(y_true, y_pred, self.solver, self.minimize)
+        costs, best = _split(y_true, y_pred, self.solver, self.minimize)
         h = tf.cast(-y_pred if self.minimize else y_pred, tf.float32)
         draws = self.num_samples
         rows = tf.tile(h, [draws] + [1] * (h.shape.rank - 1))
@@ -150,7 +150,8 @@ class PerturbedFenchelYoung(keras.losses.Loss):
         scores = rows + scale * self._draw(tf.shape(rows), self.seeds.next())
         code = tf.stop_gradient(solve(self.solver, scores))
         highest = tf.reshape(_inner(scores, code), [draws, -1])
-        return tf.reduce_mean(highest, axis=0) - _inner(h, best)
+        zero = _zero_if_best(costs, best, code[: tf.shape(best)[0]], self.minimize)
+        return tf.reduce_mean(highest, axis=0) - _inner(h, best) + zero
 
     def get_config(self):
         return {
@@ -192,7 +193,8 @@ class SPOPlus(keras.losses.Loss):
             costs, predicted = -costs, -predicted
         scores = costs - 2.0 * predicted
         code = tf.stop_gradient(solve(self.solver, tf.stop_gradient(scores)))
-        return _inner(scores, code) + _inner(2.0 * predicted - costs, best)
+        zero = _zero_if_best(costs, best, code, minimize=True)
+        return _inner(scores, code) + _inner(2.0 * predicted - costs, best) + zero
 
     def get_config(self):
         return {
@@ -249,8 +251,7 @@ class Regret(keras.metrics.Metric):
         if sample_weight is not None:
             weight = tf.reshape(tf.cast(sample_weight, tf.float32), tf.shape(weight))
         excess = sign * (_inner(costs, decision) - optimum)
-        least = -1e-4 * tf.reduce_sum(tf.abs(costs))  # Rounding.
-        excess += zero_if(tf.reduce_sum(excess) >= least, _BETTER_THAN_BEST)
+        excess += _zero_if_best(costs, best, decision, self.minimize)
         self.excess.assign_add(tf.reduce_sum(weight * excess))
         self.optimum.assign_add(tf.reduce_sum(weight * tf.abs(optimum)))
 
@@ -280,6 +281,13 @@ def _split(y_true, y_pred, solver=None, minimize=True):
     if solver is None:
         return y_true, None
     return y_true, _decide(solver, -y_true if minimize else y_true)
+
+
+def _zero_if_best(costs, best, decision, minimize):
+    """0, as `zero_if` no decision of the batch is better, in sum, than what is said to be best."""
+    excess = tf.reduce_sum(_inner(costs, decision) - _inner(costs, best))
+    rounding = 1e-4 * tf.reduce_sum(tf.abs(costs))
+    return zero_if((excess if minimize else -excess) >= -rounding, _BETTER_THAN_BEST)
 
 
 def _decide(solver, scores):

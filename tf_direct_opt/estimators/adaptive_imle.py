@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import direct, schedules, tables
-from tf_direct_opt.estimators.base import Estimator, mean_over_examples
+from tf_direct_opt.estimators.base import Estimator, batch_mean
 from tf_direct_opt.estimators.imle import repeated
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
@@ -96,7 +96,7 @@ class AdaptiveIMLE(Estimator):
         counts = tf.math.count_nonzero(slope, axis=[1, 2], dtype=tf.float32)
         now = {"epsilon": epsilon, "flip_rate": counts > 0.0, "nonzeros": counts}
         self.report.update_state(now, tf.shape(slope)[0])
-        average = self.DECAY * self.nonzeros + (1.0 - self.DECAY) * mean_over_examples(counts)
+        average = self.DECAY * self.nonzeros + (1.0 - self.DECAY) * batch_mean(counts)
         grow = tf.where(average < self.target, 1.0 + self.rate, 1.0 / (1.0 + self.rate))
         self.nonzeros.assign(average)
         self.relative_step.assign(self.relative_step * grow)

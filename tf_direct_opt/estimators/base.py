@@ -114,7 +114,7 @@ def _zero_without_gradient(logits):
     return tf.constant(0.0), refuse
 
 
-def mean_over_examples(
+def batch_mean(
     values: tf.Tensor,  # [B]
 ) -> tf.Tensor:
     """The mean, 0 for a batch without examples: the last one of a replica may have none."""

@@ -69,8 +69,8 @@ class Candidates(Estimator):
     ):
         super().__init__(seed=seed, **kwargs)
         direct.check_difference(difference)
-        check_bool(averaged, "averaged")
-        check_bool(decode_all, "decode_all")
+        averaged = check_bool(averaged, "averaged")
+        decode_all = check_bool(decode_all, "decode_all")
         if epsilon is None and not averaged:
             epsilon = DEFAULT_EPSILON
         if decode_all and not averaged:

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.direct import attach_slope
-from tf_direct_opt.estimators.base import Estimator, mean_over_examples
+from tf_direct_opt.estimators.base import Estimator, batch_mean
 from tf_direct_opt.loss_fn import differentiated
 from tf_direct_opt.solvers.base import check_count
 
@@ -65,7 +65,7 @@ class DoubleCV(Estimator):
         scale = self.scale.value
         slope = plain + tf.stop_gradient(scale) * controlled
         # Zero, with the slope of the second moment towards the scale alone.
-        of_moment = 2.0 * mean_over_examples(tf.reduce_sum(slope * controlled, axis=[1, 2]))
+        of_moment = 2.0 * batch_mean(tf.reduce_sum(slope * controlled, axis=[1, 2]))
         tuning = (scale - tf.stop_gradient(scale)) * tf.stop_gradient(of_moment)
         return attach_slope(tf.reduce_mean(losses, axis=1) + tuning, logits, slope)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_direct_opt import schedules
 from tf_direct_opt.direct import attach_slope
-from tf_direct_opt.estimators.base import Estimator, check_binary, mean_over_examples
+from tf_direct_opt.estimators.base import Estimator, batch_mean, check_binary
 from tf_direct_opt.loss_fn import differentiated
 
 
@@ -82,7 +82,7 @@ class REBAR(Estimator):
             through = (1.0 + tf.math.expm1(-tf.abs(z)) * probability) * slope
             score = bit - tf.sigmoid(phi)
             towards_one = (compared - control[:, tf.newaxis]) * score + through
-            second_moment = mean_over_examples(tf.reduce_sum(tf.square(towards_one), axis=1))
+            second_moment = batch_mean(tf.reduce_sum(tf.square(towards_one), axis=1))
         # Zero, with the slope of the second moment towards the weights of the control alone: what
         # the control does to the decoder is no business of the decoder's.
         slopes = tuning_tape.gradient(second_moment, weights)

@@ -125,9 +125,9 @@ class StructuredVAE(VAE):
         if structure not in STRUCTURES:
             raise ValueError(f"Expected `structure` in {STRUCTURES}; received {structure!r}.")
         check_count(num_variables, "num_variables", 1)
-        check_bool(averaged, "averaged")
+        averaged = check_bool(averaged, "averaged")
         if nonnegative is not None:
-            check_bool(nonnegative, "nonnegative")
+            nonnegative = check_bool(nonnegative, "nonnegative")
         if isinstance(solver, str):
             solver = _SOLVER_NAMES.get(solver, solver)
         else:
