@@ -112,36 +112,64 @@ def test_a_worker_with_other_flags():
         assert f"on worker 1 at {addresses[1]}: in one of the two only are --k=3 --k=4." in line
 
 
-def test_one_that_went_away_is_missing_and_one_that_came_again_is_not(monkeypatch):
-    addresses = addresses_of(2)
-    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.3)
+@contextlib.contextmanager
+def chief_of(addresses, timeout, content=b""):
+    """A chief that waits, and how to visit it: what is said, and whether its roll call is awaited.
 
-    def connected():
-        """A connection to the chief, whose thread may not have opened its port yet."""
-        for _ in range(100):
-            with contextlib.suppress(ConnectionRefusedError):
-                return cluster.socket.create_connection(cluster._host_and_port(addresses[0]))
-            time.sleep(0.01)
-        raise TimeoutError("nobody listens")
-
-    def knock(*messages):
-        for message in messages:
-            with connected() as visitor:
-                visitor.sendall(message)
-
-    hello = json.dumps({"worker": 1, "settings": []}).encode() + b"\n"
+    Yields what came of the chief, once it has ended, and the function that visits.
+    """
     found = {}
-    chief = threading.Thread(target=lambda: found.update(meeting(addresses, [0], 2.0)))
+    chief = threading.Thread(
+        target=lambda: found.update(meeting(addresses, [0], timeout, {}, content))
+    )
     chief.start()
-    knock(hello, b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"")
+
+    def visit(message, heard=0):
+        for _ in range(500):  # The thread may not have opened its port yet.
+            with contextlib.suppress(ConnectionRefusedError):
+                visitor = cluster.socket.create_connection(cluster._host_and_port(addresses[0]))
+                break
+            time.sleep(0.01)
+        with visitor:
+            visitor.sendall(message)
+            if heard:
+                assert visitor.recv(heard) == b"\n"
+
+    yield found, visit
     chief.join()
+
+
+HELLO = json.dumps({"worker": 1, "settings": []}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"", b"\xff\n",
+        HELLO.replace(b"1", b"7"), HELLO.replace(b"1", b"[]"), HELLO.replace(b"[]", b"3"),
+    ],
+)  # fmt: skip
+def test_strangers_are_not_workers(monkeypatch, message):
+    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.3)
+    addresses = addresses_of(2)
+    with chief_of(addresses, 0.5) as (found, visit):
+        visit(message)
     assert f"received none from worker 1 at {addresses[1]}" in found[0]
 
-    chief = threading.Thread(target=lambda: found.update(meeting(addresses, [0], 5.0, {}, b"now")))
-    chief.start()
-    knock(hello)
-    assert meeting(addresses, [1], 5.0) == {1: b"now"}
-    chief.join()
+
+@pytest.mark.parametrize("heard", [0, 1])  # Gone at once, or while the roll is called.
+def test_one_that_went_away_is_missing(heard):
+    addresses = addresses_of(2)
+    with chief_of(addresses, 1.0) as (found, visit):
+        visit(HELLO, heard)
+    assert f"received none from worker 1 at {addresses[1]}" in found[0]
+
+
+def test_one_that_came_again_is_not_missing():
+    addresses = addresses_of(2)
+    with chief_of(addresses, 20.0, b"now") as (found, visit):
+        visit(HELLO, 1)
+        assert meeting(addresses, [1]) == {1: b"now"}
     assert found[0] == b"now"
 
 

@@ -29,6 +29,7 @@ _EXAMPLE = (
 )
 _PAUSE = 0.1  # Seconds between two attempts.
 _ANSWER_SECONDS = 10.0  # For what is said at once.
+_ROLL_CALL = b"\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,15 +151,19 @@ def welcome(cluster: Cluster, timeout: float, settings: list[str], content: byte
     deadline = time.monotonic() + timeout
     with _listening(cluster) as server, contextlib.ExitStack() as connections:
         server.settimeout(_PAUSE)
+        awaited = range(1, len(cluster.addresses))
         came: dict[int, tuple[socket.socket, list[str]]] = {}
-        while len(came) < len(cluster.addresses) - 1 and time.monotonic() < deadline:
+        while len(came) < len(awaited) and time.monotonic() < deadline:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 connection = connections.enter_context(server.accept()[0])
                 connection.settimeout(_ANSWER_SECONDS)
                 with connection.makefile("rb") as file:
                     hello = json.loads(file.readline())
-                came[hello["worker"]] = connection, hello["settings"]
+                if hello["worker"] in awaited:
+                    came[hello["worker"]] = connection, list(map(str, hello["settings"]))
             came = {worker: entry for worker, entry in came.items() if _is_there(entry[0])}
+            if len(came) == len(awaited):  # One that just went away may not be seen to have.
+                came = {worker: entry for worker, entry in came.items() if _answers(entry[0])}
         others = {worker: theirs for worker, (_, theirs) in came.items()}
         problem = _problem(cluster, timeout, settings, others)
         content = b"" if problem else content
@@ -189,7 +194,9 @@ def join(cluster: Cluster, timeout: float, settings: list[str]) -> bytes:
                 # The chief may have come a moment ago, and wait for others as long.
                 connection.settimeout(timeout + _ANSWER_SECONDS)
                 with connection.makefile("rb") as file:
-                    header = json.loads(file.readline())
+                    while (line := file.readline()) == _ROLL_CALL:
+                        connection.sendall(_ROLL_CALL)
+                    header = json.loads(line)
                     content = file.read(header["size"])
             if len(content) == header["size"]:
                 break
@@ -207,6 +214,16 @@ def join(cluster: Cluster, timeout: float, settings: list[str]) -> bytes:
 def _is_there(connection: socket.socket) -> bool:
     """Whether the other side still waits: it has no more to say, so that what comes is an end."""
     return not select.select([connection], [], [], 0)[0]
+
+
+def _answers(connection: socket.socket) -> bool:
+    """Whether the other side answers the roll call; where it does not, it has to come again."""
+    with contextlib.suppress(OSError):
+        connection.sendall(_ROLL_CALL)
+        if connection.recv(1) == _ROLL_CALL:
+            return True
+    connection.close()
+    return False
 
 
 def _problem(cluster, timeout, settings, others: dict[int, list[str]]) -> str:
