@@ -1,9 +1,12 @@
 """What every test and doctest shares."""
 
+import functools
 import gc
 import os
 
 import pytest
+
+import tf_direct_opt as tdo
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # What a test compiles runs a few times: XLA generates code for it without polishing it.
@@ -11,19 +14,24 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
-import keras
-import tensorflow as tf
-
-import tf_direct_opt as tdo
-
 # These define the flags of a command line: one process can hold those of one program only, and
 # doctests are looked for in every module.
 collect_ignore_glob = ["tf_direct_opt/runs/*_flags.py", "tf_direct_opt/runs/training.py"]
 
-# Two logical devices, so that tests can run two replicas; nothing else notices.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
+
+def pytest_collectstart():
+    """Only processes that collect tests import TensorFlow: the one that hands them out does not."""
+    _two_devices()
+
+
+@functools.cache
+def _two_devices():
+    """Two logical devices, so that tests can run two replicas; nothing else notices."""
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
 
 
 def pytest_collection_finish():
@@ -46,6 +54,8 @@ def _doctest_names(doctest_namespace):
 @pytest.fixture(autouse=True)
 def _fresh_state():
     """The same random numbers and names in every test, whichever runs before it."""
+    import keras
+
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32")

@@ -25,8 +25,9 @@ from tf_direct_opt import (
     schedules,
     solvers,
 )
-from tf_direct_opt.callbacks import TensorBoard, image_grid
+from tf_direct_opt.callbacks import TensorBoard
 from tf_direct_opt.candidates import mean_difference
+from tf_direct_opt.pictures import image_grid
 
 DECAY = keras.optimizers.schedules
 TO_ZERO = [DECAY.PolynomialDecay(1.0, 10, 0.0), DECAY.CosineDecay(1.0, 10)]

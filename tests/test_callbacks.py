@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 from test_discrete_vae import fit, make_model, stripes
 
-from tf_direct_opt import callbacks
-from tf_direct_opt.callbacks import Checkpoint, TensorBoard, image_grid
+from tf_direct_opt import callbacks, pictures
+from tf_direct_opt.callbacks import Checkpoint, TensorBoard
+from tf_direct_opt.pictures import image_grid
 
 
 def built_model(**config):
@@ -139,7 +140,7 @@ def test_image_grid_of_colours_is_the_grid_of_each():
 
 def test_written_images_are_clipped_and_enlarged(tmp_path):
     images = tf.constant([-0.5, 0.2, 1.5])[:, tf.newaxis, tf.newaxis]
-    callbacks.write_images(tmp_path / "grid.png", images, columns=3, enlarged=2)
+    pictures.write_images(tmp_path / "grid.png", images, columns=3, enlarged=2)
     pixels = tf.io.decode_png((tmp_path / "grid.png").read_bytes())
     assert pixels.shape == (4, 12, 1)
     np.testing.assert_array_equal(pixels[1, ::2, 0], [0, 128, 51, 128, 255, 128])

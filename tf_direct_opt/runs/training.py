@@ -279,9 +279,9 @@ def _jit_compile():
 
 def _write_codes(run: Run, model) -> None:
     """Writes codes.png: what each code decodes to."""
-    from tf_direct_opt import callbacks
+    from tf_direct_opt import pictures
 
-    callbacks.write_images(run.directory / "codes.png", model.decoded_codes())
+    pictures.write_images(run.directory / "codes.png", model.decoded_codes())
 
 
 def _details(model, images) -> dict:

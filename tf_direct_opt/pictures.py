@@ -1,0 +1,45 @@
+"""Images side by side: in TensorBoard, and as PNG files."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tf_direct_opt.files import replacing
+
+
+def image_grid(
+    images: tf.Tensor,  # [n, height, width] or [n, height, width, C], C = 1 or 3
+    columns: int | None = None,
+) -> tf.Tensor:
+    """Tiles images row by row into one, [height', width', C], with a border of one grey pixel."""
+    check_images(images.shape)
+    if images.shape.rank == 3:
+        images = images[..., tf.newaxis]
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    images = tf.pad(images, [[0, 0], [0, 1], [0, 1], [0, 0]], constant_values=0.5)
+    images = tf.pad(images, [[0, rows * columns - count], [0, 0], [0, 0], [0, 0]])
+    tiles = tf.reshape(images, [rows, columns, height + 1, width + 1, channels])
+    tiles = tf.transpose(tiles, [0, 2, 1, 3, 4])
+    return tf.reshape(tiles, [rows * (height + 1), columns * (width + 1), channels])
+
+
+def write_images(path, images, columns: int | None = None, enlarged: int = 4) -> None:
+    """Writes the grid of images to a PNG file, each pixel `enlarged` times as high and wide."""
+    grid = np.clip(image_grid(tf.cast(images, tf.float32), columns), 0.0, 1.0)
+    pixels = np.kron(
+        np.round(255 * grid).astype(np.uint8), np.ones((enlarged, enlarged, 1), np.uint8)
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(tf.io.encode_png(pixels).numpy())
+
+
+def check_images(shape) -> None:
+    """ValueError unless images of that shape can be shown: grey ones or of three channels."""
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3)):
+        raise ValueError(
+            "Expected images of shape [n, height, width], or with 1 or 3 channels; received "
+            f"{tuple(shape)}. Please reshape flat images to their height and width."
+        )
