@@ -129,16 +129,10 @@ def prepare() -> runs.Run:
 
 def draw(run: runs.Run, model, images) -> None:
     """Writes reconstructions.png, each image above what is made of it, and samples.png."""
-    import numpy as np
-
     from tf_direct_opt import pictures
 
     made = model.predict(images, verbose=0)["reconstruction"]
-    rows = np.stack(
-        [images.reshape(-1, 8, *images.shape[1:]), made.reshape(-1, 8, *made.shape[1:])]
-    )
-    pairs = np.swapaxes(rows, 0, 1).reshape(-1, *images.shape[1:])
-    pictures.write_images(run.directory / "reconstructions.png", pairs, columns=8, enlarged=2)
+    pictures.write_reconstructions(run.directory / "reconstructions.png", images, made)
     samples = model.sample(len(images), seed=0)
     pictures.write_images(run.directory / "samples.png", samples, columns=8, enlarged=2)
 

@@ -8,8 +8,9 @@ categories; a k-subset chooses --subset of --num_variables elements, and its con
 independent bits, --posterior=categorical --k=2. The gradient is that of `estimators.Candidates`,
 its noise averaged out. Without further flags it trains on scikit-learn's embedded digits.
 
-Results go to --output_dir; the last line printed is JSON with the figures of the test images. Up to
-2^15 configurations they are exact, beyond the -ELBO is a mean over --eval_samples draws an image.
+Results go to --output_dir, with reconstructions.png, images above what is made of them; the last
+line printed is JSON with the figures of the test images. Up to 2^15 configurations they are exact,
+beyond the -ELBO is a mean over --eval_samples draws an image.
 """
 
 import json
@@ -80,9 +81,22 @@ def prepare() -> runs.Run:
     )
 
 
+def draw(run: runs.Run, images) -> None:
+    """Writes reconstructions.png: each image above its most probable configuration, decoded."""
+    import keras
+
+    from tf_direct_opt import pictures
+
+    model = keras.saving.load_model(run.directory / "model.keras")
+    made = model.predict(images, verbose=0)["reconstruction"]
+    pictures.write_reconstructions(run.directory / "reconstructions.png", images, made)
+
+
 def main():
     with prepare() as run:
-        figures = training.train(run, make_feed(), build_model)
+        feed = make_feed()
+        figures = training.train(run, feed, build_model)
+        draw(run, feed.images.test[:24])
     print(json.dumps({"posterior": FLAGS.posterior, **figures}))
 
 

@@ -1,12 +1,10 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from test_discrete_vae import fit, make_model, stripes
 
-from tf_direct_opt import callbacks, pictures
+from tf_direct_opt import callbacks
 from tf_direct_opt.callbacks import Checkpoint, TensorBoard
-from tf_direct_opt.pictures import image_grid
 
 
 def built_model(**config):
@@ -119,31 +117,6 @@ def test_a_checkpoint_without_checksum_is_not_passed_over(tmp_path):
     built_model().save_weights(tmp_path / "epoch-00003.weights.h5")
     with pytest.raises(ValueError, match="Expected an undamaged checkpoint"):
         Checkpoint(tmp_path).restore(built_model())
-
-
-def test_image_grid_by_hand():
-    grid = image_grid(tf.reshape(tf.range(3.0), [3, 1, 1]), columns=2)
-    expected = [[0, 0.5, 1, 0.5], [0.5] * 4, [2, 0.5, 0, 0], [0.5, 0.5, 0, 0]]
-    np.testing.assert_array_equal(grid[..., 0], expected)
-    assert image_grid(tf.zeros([10, 4, 3, 1])).shape == (3 * 5, 4 * 4, 1)
-    with pytest.raises(ValueError, match="Expected images of shape"):
-        image_grid(tf.zeros([2, 3, 4, 2]))
-
-
-def test_image_grid_of_colours_is_the_grid_of_each():
-    images = tf.random.stateless_uniform([5, 2, 3, 3], [1, 2])
-    grid = image_grid(images)
-    assert grid.shape == (2 * 3, 3 * 4, 3)
-    for channel in range(3):
-        np.testing.assert_array_equal(grid[..., channel], image_grid(images[..., channel])[..., 0])
-
-
-def test_written_images_are_clipped_and_enlarged(tmp_path):
-    images = tf.constant([-0.5, 0.2, 1.5])[:, tf.newaxis, tf.newaxis]
-    pictures.write_images(tmp_path / "grid.png", images, columns=3, enlarged=2)
-    pixels = tf.io.decode_png((tmp_path / "grid.png").read_bytes())
-    assert pixels.shape == (4, 12, 1)
-    np.testing.assert_array_equal(pixels[1, ::2, 0], [0, 128, 51, 128, 255, 128])
 
 
 def test_tensorboard_refuses_images_it_cannot_show_before_the_first_epoch(tmp_path):

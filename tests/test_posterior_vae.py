@@ -91,5 +91,7 @@ def test_the_program_of_all_families(flags, count, tmp_path):
     assert test["kl"] + test["entropy"] == pytest.approx(np.log(count), abs=1e-3)
     assert test["negative_log_likelihood"] <= test["importance_weighted_nll"] + 0.5
     assert test["importance_weighted_nll"] <= test["negative_elbo"] + 0.5
+    pixels = tf.io.decode_png((tmp_path / "reconstructions.png").read_bytes())
+    assert pixels.shape == (6 * 9 * 2, 8 * 9 * 2, 1)  # 24 digits, each above what is made of it.
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["schedules"]["kl_weight"] == 1.0

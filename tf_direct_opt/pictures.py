@@ -36,6 +36,26 @@ def write_images(path, images, columns: int | None = None, enlarged: int = 4) ->
         temporary.write_bytes(tf.io.encode_png(pixels).numpy())
 
 
+def write_reconstructions(path, images, made, columns: int = 8, enlarged: int = 2) -> None:
+    """Writes images to a PNG file, rows of `columns`, each image above what was made of it.
+
+    Args:
+        path: of the file.
+        images: [n, height, width] or [n, height, width, C], n a multiple of the columns.
+        made: of the same shape.
+        columns: images beside each other.
+        enlarged: height and width of a pixel.
+    """
+    shape = np.shape(images)
+    if shape != np.shape(made) or shape[0] % columns:
+        raise ValueError(
+            f"Expected images and as many of the same shape, a multiple of {columns}; received "
+            f"{shape} and {np.shape(made)}. Please leave some out."
+        )
+    rows = [np.reshape(each, [-1, columns, *shape[1:]]) for each in (images, made)]
+    write_images(path, np.stack(rows, axis=1).reshape([-1, *shape[1:]]), columns, enlarged)
+
+
 def check_images(shape) -> None:
     """ValueError unless images of that shape can be shown: grey ones or of three channels."""
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3)):
