@@ -3,6 +3,7 @@
 import collections
 import csv
 import json
+import math
 import pathlib
 import re
 import statistics
@@ -267,6 +268,31 @@ def test_noise_averaged_out_over_thirty_epochs():
         assert int(line["seeds"]) == len(runs)
         for cell, name in columns.items():
             assert line[cell] == spread([run[name] for run in runs]), cell
+
+
+def test_chains_and_subsets():
+    columns = ("negative_elbo", "importance_weighted_nll", "reconstruction", "kl", "entropy")
+    rows = rows_of("posterior_vae.jsonl")
+    for line, row in zip(
+        table("docs/candidates.md", "posterior", "configurations"), rows, strict=True
+    ):
+        n, k = row["num_variables"], row.get("k")
+        count = k**n if k else math.comb(n, row["subset"])
+        assert line["configurations"] == f"{count:,}"
+        assert list(line.values())[2:] == [f"{row['test'][name]:.2f}" for name in columns]
+        # KL to the uniform distribution.
+        assert row["test"]["kl"] + row["test"]["entropy"] == pytest.approx(
+            math.log(count), abs=0.02
+        )
+    text = (ROOT / "docs/candidates.md").read_text()
+    chain, independent, subset, bits = (row["test"] for row in rows)
+    for said, figure in (
+        ("worth {:.1f} nats", independent["negative_elbo"] - chain["negative_elbo"]),
+        ("cannot say what {:.1f} nats", math.log(2**20)),
+        ("{:.1f} nats behind in the -ELBO", subset["negative_elbo"] - bits["negative_elbo"]),
+        ("exact -log p(x) is {:.2f}", subset["negative_log_likelihood"]),
+    ):
+        assert said.format(figure) in text
 
 
 def test_the_readme_on_coupled_bits():
