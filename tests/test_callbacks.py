@@ -13,6 +13,23 @@ def built_model(**config):
     return model
 
 
+def plain(units=3):
+    """A model of Keras alone, for what no model has a part in."""
+    model = keras.Sequential(
+        [
+            keras.Input([6, 6]), keras.layers.Flatten(), keras.layers.Dense(units, "relu"),
+            keras.layers.Dropout(0.5, seed=1), keras.layers.Dense(1),
+        ]
+    )  # fmt: skip
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model
+
+
+def fit_plain(model, **options):
+    images = stripes()
+    model.fit(images, np.ones(len(images)), batch_size=50, verbose=0, **options)
+
+
 def epochs_in(folder):
     """Finished epochs of the files in a folder of checkpoints."""
     return sorted(int(path.name.split("-")[1]) for path in folder.iterdir())
@@ -41,8 +58,8 @@ def test_the_newest_checkpoint_and_the_one_before_it_stay(tmp_path):
 
 
 def test_a_run_killed_while_it_saves_goes_on_from_the_epoch_before(tmp_path, monkeypatch):
-    model = built_model()
-    fit(model, epochs=2, callbacks=[Checkpoint(tmp_path)])
+    model = plain()
+    fit_plain(model, epochs=2, callbacks=[Checkpoint(tmp_path)])
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -51,47 +68,47 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_epoch_before(tmp_path, mon
         with monkeypatch.context() as patched:
             patched.setattr(what, name, killed)
             with pytest.raises(KeyboardInterrupt):
-                fit(model, epochs=3, initial_epoch=2, callbacks=[Checkpoint(tmp_path)])
+                fit_plain(model, epochs=3, initial_epoch=2, callbacks=[Checkpoint(tmp_path)])
         assert Checkpoint(tmp_path).restore(model) == 2
         assert epochs_in(tmp_path) == [1, 2]
 
 
 def test_a_model_that_diverged_is_not_kept(tmp_path):
-    model = built_model(compile_options={"jit_compile": True})
-    fit(model, epochs=1, callbacks=[Checkpoint(tmp_path)])
-    model.fit(np.full([50, 6, 6], np.nan), batch_size=50, initial_epoch=1, epochs=2, verbose=0,
+    model = plain()
+    fit_plain(model, epochs=1, callbacks=[Checkpoint(tmp_path)])
+    model.fit(np.full([50, 6, 6], np.nan), np.ones(50), initial_epoch=1, epochs=2, verbose=0,
               callbacks=[Checkpoint(tmp_path)])  # fmt: skip
     assert np.isnan(model.trainable_weights[0].numpy()).any()
     assert epochs_in(tmp_path) == [1]
 
 
 def test_nothing_to_restore(tmp_path):
-    assert Checkpoint(tmp_path).restore(built_model()) == 0
-    assert Checkpoint(tmp_path / "missing").restore(built_model()) == 0
+    assert Checkpoint(tmp_path).restore(plain()) == 0
+    assert Checkpoint(tmp_path / "missing").restore(plain()) == 0
 
 
 def test_half_written_files_are_not_looked_at(tmp_path):
     (tmp_path / "unfinished.weights.h5").write_bytes(b"half")
-    assert Checkpoint(tmp_path).restore(built_model()) == 0
+    assert Checkpoint(tmp_path).restore(plain()) == 0
 
 
 def test_checkpoint_of_another_model_is_a_clear_error(tmp_path):
-    fit(built_model(), epochs=1, callbacks=[Checkpoint(tmp_path)])
+    fit_plain(plain(), epochs=1, callbacks=[Checkpoint(tmp_path)])
     with pytest.raises(ValueError, match=r"Expected a checkpoint of this model; received .*epoch"):
-        Checkpoint(tmp_path).restore(built_model(num_categories=5))
+        Checkpoint(tmp_path).restore(plain(units=5))
 
 
 def test_a_damaged_checkpoint_is_never_loaded(tmp_path):
     """50 places over the whole file, and its end cut: the one before it is loaded, or none."""
-    model = built_model()
-    fit(model, epochs=1, callbacks=[Checkpoint(tmp_path)])
+    model = plain()
+    fit_plain(model, epochs=1, callbacks=[Checkpoint(tmp_path)])
     first = [weight.numpy() for weight in model.weights]
-    fit(model, epochs=2, initial_epoch=1, callbacks=[Checkpoint(tmp_path)])
+    fit_plain(model, epochs=2, initial_epoch=1, callbacks=[Checkpoint(tmp_path)])
     before, newest = sorted(tmp_path.iterdir())
     whole = newest.read_bytes()
     places = np.linspace(0, len(whole) - 1, 50).astype(int)
     damaged = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in places]
-    restored = built_model()
+    restored = plain()
     newest.write_bytes(damaged[20])
     assert Checkpoint(tmp_path).restore(restored) == 1
     for a, b in zip(first, restored.weights, strict=True):
@@ -104,19 +121,19 @@ def test_a_damaged_checkpoint_is_never_loaded(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_replaced_by_the_next(tmp_path):
-    model = built_model()
-    fit(model, epochs=2, callbacks=[Checkpoint(tmp_path)])
+    model = plain()
+    fit_plain(model, epochs=2, callbacks=[Checkpoint(tmp_path)])
     newest = max(tmp_path.iterdir())
     newest.write_bytes(b"garbage")
-    fit(model, epochs=2, initial_epoch=1, callbacks=[Checkpoint(tmp_path)])
+    fit_plain(model, epochs=2, initial_epoch=1, callbacks=[Checkpoint(tmp_path)])
     assert epochs_in(tmp_path) == [1, 2]
-    assert Checkpoint(tmp_path).restore(built_model()) == 2
+    assert Checkpoint(tmp_path).restore(plain()) == 2
 
 
 def test_a_checkpoint_without_checksum_is_not_passed_over(tmp_path):
-    built_model().save_weights(tmp_path / "epoch-00003.weights.h5")
+    plain().save_weights(tmp_path / "epoch-00003.weights.h5")
     with pytest.raises(ValueError, match="Expected an undamaged checkpoint"):
-        Checkpoint(tmp_path).restore(built_model())
+        Checkpoint(tmp_path).restore(plain())
 
 
 def test_tensorboard_refuses_images_it_cannot_show_before_the_first_epoch(tmp_path):

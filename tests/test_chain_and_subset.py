@@ -30,6 +30,9 @@ class TestKSubset(PosteriorContract):
         bits = bits[bits.sum(axis=1) == k]
         return np.stack([1 - bits, bits], axis=-1), bits
 
+    # Drawn by the same routine as a chain, whose test is fast.
+    test_xla = pytest.mark.slow(PosteriorContract.test_xla)
+
 
 @pytest.mark.parametrize(
     ("name", "config"),

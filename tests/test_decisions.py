@@ -192,7 +192,8 @@ def model_and_loss(kind):
     ("kind", "policy", "jit_compile"),
     [
         ("direct", "mixed_float16", False),
-        ("spo_plus", "float32", False),
+        # The program of decisions trains with these in the fast tests.
+        pytest.param("spo_plus", "float32", False, marks=pytest.mark.slow),
         pytest.param("direct", "float32", False, marks=pytest.mark.slow),
         pytest.param("direct", "float32", True, marks=pytest.mark.slow),
         pytest.param("fenchel_young", "float32", False, marks=pytest.mark.slow),

@@ -46,7 +46,14 @@ def test_training_samples_one_hots(shape):
     assert np.any(first != second)
 
 
-@pytest.mark.parametrize("build", ["sequential", "functional", "subclass"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        "sequential",
+        pytest.param("functional", marks=pytest.mark.slow),  # README and tutorials have one.
+        pytest.param("subclass", marks=pytest.mark.slow),
+    ],
+)
 def test_trains_in_any_kind_of_model(build):
     # The bottleneck has as many categories as there are distinct inputs: each gets its code.
     inputs = np.tile(np.eye(4, dtype=np.float32), [64, 1])

@@ -71,7 +71,14 @@ def test_targets_of_an_autoencoder_are_its_images():
 # Likelihoods.
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "categorical", "discretised_logistic"])
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        pytest.param("bernoulli", marks=pytest.mark.slow),  # test_model_trust has a fast one.
+        "categorical",
+        pytest.param("discretised_logistic", marks=pytest.mark.slow),
+    ],
+)
 def test_under_xla_images_out_of_range_make_the_loss_nan(likelihood):
     model = compiled(
         DiscreteVAE(1, 3, likelihood=likelihood, hidden_units=4, seed=0), jit_compile=True

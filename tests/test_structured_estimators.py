@@ -81,7 +81,7 @@ def test_mean_gradient_at_a_finite_epsilon_is_its_closed_form(difference):
     oracles.assert_mean_is(gradients(estimator, h, table), every @ statistics)
 
 
-@pytest.mark.parametrize("couplings", [True, False])
+@pytest.mark.parametrize("couplings", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_as_epsilon_vanishes_it_is_the_gradient_of_the_expectation(couplings):
     # Theorem 1 with the fewest candidates there can be, z* and its runner-up, for a loss that is
     # not additive. The bias falls with epsilon until 50000 draws cannot see it; 10 entries,
