@@ -92,7 +92,7 @@ def test_training_finds_the_codes(estimator):
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in ("direct", "relax") else pytest.param(name, marks=SLOW)
+        name if name == "relax" else pytest.param(name, marks=SLOW)
         for name in sorted({*estimators.names()} - {"flips"})
     ],
 )

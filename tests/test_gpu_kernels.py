@@ -72,7 +72,14 @@ def without_a_kernel(function):
     }
 
 
-@pytest.mark.parametrize("name", MODELS)
+# A model of each kind; what the others add is an operation or two.
+FAST = ("one variable", "coupled bits", "labels")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
+)
 def test_a_training_step_has_a_kernel_for_every_operation(name):
     make, data = MODELS[name]
     model = make()
