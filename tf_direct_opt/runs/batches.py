@@ -79,12 +79,23 @@ def training_batches(
         uniform = tf.random.stateless_uniform(tf.shape(pixels), tf.stack([seed, -1 - step]))
         return tf.cast(uniform < pixels, tf.float32)
 
-    return (
+    return untuned(
         index_batches(images.shape[0], batch_size, seed, initial_epoch, epochs)
         .enumerate(first_step)
         .map(batch)
         .prefetch(4)
     )
+
+
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The same batches without autotuning.
+
+    Nothing here is to be tuned, and TensorFlow's thread that does it sleeps longer and longer: who
+    ends an iteration waits until it wakes, up to as long as the iteration took, a minute at most.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def require_batch_size(batch_size: int, count: int) -> None:
@@ -122,4 +133,4 @@ def evaluation_batches(
     if labels is not None:
         labels = tf.data.Dataset.from_tensor_slices(labels).batch(batch_size)
         batches = tf.data.Dataset.zip(batches, labels)
-    return batches.cache()
+    return untuned(batches.cache())

@@ -137,7 +137,7 @@ class FewLabelsFeed:
         steps = tf.data.Dataset.range(initial_epoch * self.steps, epochs * self.steps)
         labelled = steps.map(known_batch)
         if not self.num_unlabelled:
-            return labelled.prefetch(4)
+            return batches.untuned(labelled.prefetch(4))
         unlabelled = batches.training_batches(
             self.images.train, self.num_unlabelled, seed, initial_epoch, epochs
         )
