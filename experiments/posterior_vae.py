@@ -96,7 +96,7 @@ def main():
     with prepare() as run:
         feed = make_feed()
         figures = training.train(run, feed, build_model)
-        draw(run, feed.images.test[:24])
+        draw(run, feed.images.test[:24].astype("float32"))
     print(json.dumps({"posterior": FLAGS.posterior, **figures}))
 
 

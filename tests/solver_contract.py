@@ -77,6 +77,15 @@ class SolverContract:
             for function in functions:
                 np.testing.assert_array_equal(function(scores), solver(tf.constant(scores)))
 
+    def test_half_and_double_precision_give_the_same(self):
+        for size in (self.sizes[0], self.sizes[-1]):
+            # Quarters, which float16 holds exactly.
+            scores = np.round(4.0 * self.instance(size, self.random)[0][:3]) / 4.0
+            solver = self.make(size)
+            expected = solver(tf.constant(scores, tf.float32))
+            for dtype in (tf.float16, tf.float64):
+                np.testing.assert_array_equal(solver(tf.constant(scores, dtype)), expected)
+
     def test_scores_of_wrong_values_or_shapes_are_refused(self):
         size = self.sizes[-1]
         solvers_of_it = self.make(size), tf.function(self.make(size))

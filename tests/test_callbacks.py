@@ -4,7 +4,7 @@ import pytest
 from test_discrete_vae import fit, make_model, stripes
 
 from tf_direct_opt import callbacks
-from tf_direct_opt.callbacks import Checkpoint, TensorBoard
+from tf_direct_opt.callbacks import Checkpoint, History, TensorBoard
 
 
 def built_model(**config):
@@ -134,6 +134,44 @@ def test_a_checkpoint_without_checksum_is_not_passed_over(tmp_path):
     plain().save_weights(tmp_path / "epoch-00003.weights.h5")
     with pytest.raises(ValueError, match="Expected an undamaged checkpoint"):
         Checkpoint(tmp_path).restore(plain())
+
+
+def epochs_of_history(history, first, *logs):
+    for epoch, figures in enumerate(logs, first):
+        history.on_epoch_begin(epoch)
+        history.on_epoch_end(epoch, figures)
+
+
+def test_rows_are_numbers_and_the_same_after_a_resume(tmp_path):
+    logs = (
+        {"loss": 10.0, "val_loss": 0.1},
+        {"loss": 9.0, "steps": np.int64(3)},
+        {"loss": np.float32(0.1), "val_loss": float("nan"), "each": "[0.5 1.]"},
+    )
+    whole = History(tmp_path / "history.csv")
+    epochs_of_history(whole, 0, *logs)
+    text = whole.path.read_bytes()
+    resumed = History(whole.path, 3)
+    np.testing.assert_equal(resumed.rows, whole.rows)
+    for row, expected in zip(resumed.rows, whole.rows, strict=True):
+        assert list(map(type, row.values())) == list(map(type, expected.values()))
+    assert min(row["loss"] for row in resumed.rows) == np.float32(0.1)
+    assert [row["epoch"] for row in resumed.rows] == [0, 1, 2]
+    assert [row["steps"] for row in resumed.rows] == [None, 3.0, None]
+    assert type(resumed.rows[0]["epoch"]) is int
+    assert type(resumed.rows[0]["seconds"]) is float
+    epochs_of_history(resumed, 3, {"loss": 1.0})
+    lines = resumed.path.read_bytes().splitlines(keepends=True)
+    assert b"".join(lines[:-1]) == text
+    assert lines[2].endswith(b",9.0,,3.0,\r\n")
+    assert lines[-1].endswith(b",1.0,,,\r\n")
+
+
+@pytest.mark.parametrize("cell", ["", "a", "1.0"])
+def test_a_history_without_its_epochs_is_damaged(tmp_path, cell):
+    (tmp_path / "a").write_text(f"epoch,seconds,cpu_seconds,loss\n{cell},1.0,1.0,2.0\n")
+    with pytest.raises(ValueError, match="received no whole row of epoch 0"):
+        History(tmp_path / "a", 1)
 
 
 def test_tensorboard_refuses_images_it_cannot_show_before_the_first_epoch(tmp_path):

@@ -1,7 +1,9 @@
 """Workers meet before TensorFlow is started: who is missing is named, what one has all get."""
 
 import contextlib
+import errno
 import json
+import socket
 import threading
 import time
 
@@ -180,6 +182,58 @@ def test_a_port_in_use_is_named():
     assert line.startswith(
         f"Expected the port of {addresses[1]} to be free on its worker; received"
     )
+
+
+def test_workers_meet_over_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("a machine without IPv6")
+    addresses = [address.replace("127.0.0.1", "[::1]") for address in addresses_of(2)]
+    assert meeting(addresses, [0, 1], content=b"now") == {0: b"now", 1: b"now"}
+
+
+def test_a_machine_without_ipv6_addresses(monkeypatch):
+    """The kernel knows IPv6, and then has no address to give."""
+    create = socket.create_server
+
+    def of_version_4(address, *, family=socket.AF_INET, **_):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return create(address)
+
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: True)
+    monkeypatch.setattr(socket, "create_server", of_version_4)
+    with cluster._listening(cluster.Cluster(tuple(addresses_of(2)), 1)) as server:
+        assert server.family == socket.AF_INET
+
+
+def test_a_port_in_use_over_ipv4_alone_is_named():
+    addresses = addresses_of(2)
+    with (
+        socket.create_server(cluster._host_and_port(addresses[1])),
+        pytest.raises(ValueError, match="to be free on its worker; received"),
+    ):
+        cluster._listening(cluster.Cluster(tuple(addresses), 1))
+
+
+def test_tensorflow_used_before_is_one_line_and_no_later_death(monkeypatch, tmp_path):
+    calls = []
+
+    def too_late():
+        calls.append("strategy")
+        raise RuntimeError("Collective ops must be\nconfigured at program startup")
+
+    for name in ("dump_traceback_later", "cancel_dump_traceback_later"):
+        monkeypatch.setattr(cluster.faulthandler, name, lambda *_, n=name, **__: calls.append(n))
+    monkeypatch.setattr(cluster, "strategy", too_late)
+    monkeypatch.setattr(cluster, "welcome", lambda *_: None)
+    run = cluster.SharedRun(cluster.Cluster(("a:1", "b:1"), 0), 300.0, tmp_path / "run")
+    with pytest.raises(ValueError, match="entered before anything else of TensorFlow") as error:
+        run.__enter__()
+    assert "; received: Collective ops must be configured at program startup. " in str(error.value)
+    assert calls == ["dump_traceback_later", "strategy", "cancel_dump_traceback_later"]
+    assert not (tmp_path / "run").exists()  # Nor is it held any more.
 
 
 def test_a_run_that_waits_in_vain_ends_with_one_line_and_leaves_nothing(tmp_path):

@@ -57,6 +57,8 @@ def test_targets_are_costs_and_best_decisions():
     np.testing.assert_array_equal(targets[:, 1], best(costs))
     values = decisions.targets(-costs, PATHS, minimize=False)
     np.testing.assert_array_equal(values[:, 1], best(costs))
+    by_name = decisions.targets(costs, "categorical")
+    np.testing.assert_array_equal(by_name[:, 1], np.eye(NUM_EDGES)[costs.argmin(axis=1)])
 
 
 @pytest.mark.parametrize("minimize", [True, False])
@@ -223,3 +225,34 @@ def test_targets_of_another_shape_are_refused():
         decisions.SPOPlus(PATHS)(np.zeros([3, 5]), np.zeros([3, NUM_EDGES]))
     with pytest.raises(ValueError, match=r"Expected y_true .*decisions.targets.*give `solver`"):
         decisions.Regret().update_state(np.zeros([3, 12]), np.zeros([3, 12]))
+
+
+@pytest.mark.parametrize(
+    "loss", [decisions.DecisionLoss(), decisions.SPOPlus, decisions.PerturbedFenchelYoung]
+)
+def test_a_mask_of_time_steps_is_refused(loss):
+    # As many examples as time steps: Keras would broadcast the losses to [batch, steps].
+    solver = solvers.Categorical()
+    inputs = keras.Input((4, 3))
+    outputs = keras.layers.Dense(3)(keras.layers.Masking()(inputs))
+    if isinstance(loss, decisions.DecisionLoss):
+        outputs = PerturbedArgmax(solver=solver, minimize=True)(outputs)
+    else:
+        loss = loss(solver)
+    model = keras.Model(inputs, outputs)
+    features = np.ones([4, 4, 3], np.float32)
+    targets = decisions.targets(features, solver)
+    message = r"without a mask of time steps.* received one of shape \(.*4\). Please leave out"
+    for arguments in ({"loss": loss}, {"metrics": [decisions.Regret(solver)]}):
+        model.compile("sgd", **arguments)
+        with pytest.raises(ValueError, match=message):
+            model.evaluate(features, targets, verbose=0)
+
+
+def test_a_mask_of_examples_weighs_them():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Identity()(keras.layers.Masking()(inputs)))
+    model.compile(loss=decisions.DecisionLoss(reduction="sum"))
+    decision = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0]], np.float32)
+    costs = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
+    assert model.evaluate(decision, costs, verbose=0) == pytest.approx(1 + 8)

@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tf_direct_opt import optimizers
@@ -26,6 +27,20 @@ def test_steps_are_those_of_the_paper():
         optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
         np.testing.assert_allclose(variable, position, rtol=2e-4, atol=1e-7)
     assert rectified == [False] * 5 + [True] * 7
+
+
+def test_without_momentum_the_step_is_the_gradient():
+    # The first five steps are not rectified.
+    variable = keras.Variable(np.zeros(2))
+    optimizer = optimizers.RAdam(0.1, beta_1=0.0)
+    for gradient in ([1.0, -2.0], [3.0, 4.0]):
+        optimizer.apply([tf.constant(gradient)], [variable])
+    np.testing.assert_allclose(variable, [-0.4, -0.2], rtol=1e-6)
+
+
+def test_amsgrad_is_refused():
+    with pytest.raises(ValueError, match=r"`amsgrad` to be False for RAdam; received True. Please"):
+        optimizers.RAdam(amsgrad=True)
 
 
 def test_config_round_trip():

@@ -31,6 +31,32 @@ def test_written_images_are_clipped_and_enlarged(tmp_path):
     np.testing.assert_array_equal(pixels[1, ::2, 0], [0, 128, 51, 128, 255, 128])
 
 
+def test_images_may_be_arrays_of_any_float_or_bools(tmp_path):
+    images = np.arange(12).reshape(3, 2, 2) % 2 == 1
+    for dtype in (bool, np.float16, np.float64):
+        np.testing.assert_array_equal(
+            image_grid(images.astype(dtype)), image_grid(tf.cast(images, tf.float32))
+        )
+    pictures.write_images(tmp_path / "b.png", images, columns=3, enlarged=1)
+    pixels = tf.io.decode_png((tmp_path / "b.png").read_bytes())
+    np.testing.assert_array_equal(pixels[0, :, 0], [0, 255, 128] * 3)
+
+
+def test_bytes_and_no_images_are_refused(tmp_path):
+    white = np.full([4, 3, 3], 100, np.uint8)
+    for images in (white, tf.constant(white), white.astype(np.float32)):
+        with pytest.raises(ValueError, match=r"Expected images .*received .* divide bytes by 255"):
+            pictures.write_images(tmp_path / "r.png", images)
+        for pair in ((images, white / 255), (white / 255, images)):
+            with pytest.raises(ValueError, match="divide bytes by 255"):
+                pictures.write_reconstructions(tmp_path / "r.png", *pair, columns=2)
+    with pytest.raises(ValueError, match=r"received dtype uint8. Please divide bytes by 255"):
+        image_grid(white)
+    with pytest.raises(ValueError, match=r"at least one image; received shape \(0, 3, 3\). Please"):
+        pictures.write_images(tmp_path / "r.png", np.zeros([0, 3, 3]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_reconstructions_stand_below_their_images(tmp_path):
     images = np.arange(4.0, dtype="float32").reshape(4, 1, 1) / 10
     pictures.write_reconstructions(tmp_path / "r.png", images, images + 0.5, columns=2, enlarged=1)

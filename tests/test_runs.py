@@ -1,6 +1,8 @@
 """A run of any Keras model: what it leaves, refuses, and how it goes on."""
 
 import csv
+import json
+import pathlib
 
 import keras
 import numpy as np
@@ -144,6 +146,82 @@ def test_settings_are_written_when_an_epoch_is_done(tmp_path):
 def test_settings_as_lines_of_a_flagfile():
     settings = {"b": True, "a": False, "n": 3, "none": None, "list": [1, 2], "x": 0.5}
     assert runs.Run("a", settings)._lines() == ["--noa", "--b", "--list=1,2", "--n=3", "--x=0.5"]
+
+
+def test_settings_become_pythons_own():
+    given = {"data": pathlib.Path("x"), "k": np.int64(3), "on": np.True_, "p": (np.float64(0.5), 1)}
+    found = runs.Run("a", given).settings
+    assert found == {"data": "x", "k": 3, "on": True, "p": (0.5, 1)}
+    kinds = [str, int, bool, float]
+    assert [type(value) for value in (*list(found.values())[:3], found["p"][0])] == kinds
+
+
+@pytest.mark.parametrize("value", [object(), {1}, 1j, np.zeros(2), b"a", [{"b": print}]])
+def test_settings_that_json_cannot_hold(value):
+    with pytest.raises(ValueError, match=r"^Expected .*`a` in the settings to be .*; received .*"):
+        runs.Run("a", {"a": value})
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r", "\u2028", "\x1c", ["a", "\x85"], "\udcff"])
+def test_settings_of_several_lines_could_not_be_resumed(text):
+    with pytest.raises(ValueError, match=r"Expected every setting .* one line .*; received '--n"):
+        runs.Run("a", {"note": text})
+
+
+def test_free_is_a_list_of_names(tmp_path):
+    with pytest.raises(ValueError, match=r"received 'disk'. Please give \['disk'\]."):
+        runs.Run("a", {"i": 1}, free="disk")
+    for value, line in ((True, "--noise"), ("a", "--noise=a")):
+        run = runs.Run("a", {"noise": value}, free=("ise",))
+        assert run._lines() == [line]
+        assert run._fixed(line)
+    assert runs.Run("a", free=("ise",))._fixed("--noise")
+    assert not runs.Run("a", {"cache": True}, free=["cache"])._fixed("--nocache")
+    assert not runs.Run("a", {"noise": True}, free=["noise"])._fixed("--nonoise")
+
+
+class Saved:
+    """A model that is only saved."""
+
+    def save(self, path):
+        path.write_text("model")
+
+
+def begun(folder, settings=None, rows=1):
+    """A run whose history has so many rows, without the training."""
+    run = runs.Run(folder, settings)
+    run.restore(Saved())
+    run._history.rows = [{"epoch": i, "seconds": 2.0 + i} for i in range(rows)]
+    return run
+
+
+def test_figures_become_what_json_holds(tmp_path):
+    run = begun(tmp_path, {"data": tmp_path, "k": np.int64(3)}, rows=2)
+    run.save(
+        Saved(), {"loss": np.float32(2), "elbo": np.array(np.nan)},
+        counts=[np.int64(1), float("inf")], of={np.int64(3): -np.inf},
+    )  # fmt: skip
+    found = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert found.pop("versions").keys() >= {"python", "keras"}
+    assert found == {
+        "test": {"loss": 2.0, "elbo": None}, "counts": [1, None], "of": {"3": None}, "epochs": 2,
+        "seconds_per_epoch": 2.5, "flags": {"data": str(tmp_path), "k": 3},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "message"),
+    [
+        (0, {}, "Expected a finished epoch; received none. Please give callbacks=run.callbacks()"),
+        (1, {"a": object()}, "Expected `a` in the figures to be .*; received one of type object"),
+        *((1, {name: 1}, f"beside the run's own .*; received {name}. Please")
+          for name in ("epochs", "seconds_per_epoch", "flags", "versions")),
+    ],
+)  # fmt: skip
+def test_a_run_that_cannot_be_saved_writes_nothing(tmp_path, rows, more, message):
+    with pytest.raises(ValueError, match=message):
+        begun(tmp_path, rows=rows).save(Saved(), {"loss": 1.0}, **more)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import networkx
 import numpy as np
 import oracles
 import pytest
+import scipy.sparse
 import tensorflow as tf
 from solver_contract import SolverContract
 
@@ -239,6 +240,21 @@ class TestGridPath(SolverContract):
         compiled = tf.function(solvers.GridPath(), jit_compile=True)
         assert np.isnan(compiled(scores)).all()
 
+    @pytest.mark.parametrize("costs", ["nodes", "edges"])
+    def test_codes_have_the_dtype_of_the_scores(self, costs):
+        scores = tf.constant(-1.0, shape=[1, 2, 2] if costs == "nodes" else [1, 2, 2, 8])
+        expected = solvers.GridPath(costs)(scores)
+        for dtype in (tf.float16, tf.float64):
+            code = solvers.GridPath(costs)(tf.cast(scores, dtype))
+            assert code.dtype == dtype
+            np.testing.assert_array_equal(code, expected)
+
+    def test_sums_beyond_the_greatest_float16_are_compared(self):
+        # Four cells of 60000 on every path; of those the one of the lowest moves.
+        scores = tf.constant(-6e4, tf.float16, [1, 4, 3])
+        expected = [[[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]]
+        np.testing.assert_array_equal(solvers.GridPath()(scores), expected)
+
     def test_long_ways_around_a_wall_are_those_of_networkx(self):
         generator = np.random.default_rng(0)
         costs = generator.random([4, 9, 11]).astype(np.float32) ** 8 + 0.01
@@ -265,6 +281,14 @@ class TestKnapsack(SolverContract):
     def configurations(self, size):
         codes = np.array(list(itertools.product([0, 1], repeat=len(size[0]))), np.float32)
         return codes[codes @ size[0] <= size[1]]
+
+    def test_a_capacity_without_end_takes_what_is_of_value(self):
+        scores = tf.constant([[1.0, -1.0, 2.0]])
+        solver = solvers.Knapsack([1, 2, 3], 2**40)
+        np.testing.assert_array_equal(solver(scores), [[1.0, 0.0, 1.0]])
+        assert solver.get_config() == {"weights": [1, 2, 3], "capacity": 2**40}
+        # A weight that is no int32 either, and does not fit.
+        np.testing.assert_array_equal(solvers.Knapsack([1, 2, 2**40], 3)(scores), [[1.0, 0.0, 0.0]])
 
 
 class TestMILP(SolverContract):
@@ -303,6 +327,11 @@ class TestMILP(SolverContract):
         assert np.mean(found < best - 1e-6) > 0.05  # Of 16 solutions not all have been seen.
         second = (scores * some(scores).numpy()).sum(axis=1)
         assert np.mean(second < best - 1e-6) < 0.5 * np.mean(found < best - 1e-6)
+
+    def test_a_sparse_matrix_is_the_dense_one(self):
+        solver = solvers.MILP(scipy.sparse.csr_matrix([[1.0, 0.0, 2.0]]), upper=2.0)
+        assert solver.get_config() == solvers.MILP([[1.0, 0.0, 2.0]], upper=2.0).get_config()
+        np.testing.assert_array_equal(solver(tf.constant([[1.0, 1.0, 3.0]])), [[0.0, 1.0, 1.0]])
 
     def test_what_has_no_solution_is_an_error(self):
         with pytest.raises(RuntimeError, match=r"programme of 1 variables; received status 2"):

@@ -149,7 +149,8 @@ def expand(rows, second, n):
 
 def check_num_variables(num_variables: int):
     """ValueError for an n whose 2^n configurations cannot be enumerated."""
-    if not (isinstance(num_variables, int) and 1 <= num_variables <= MAX_VARIABLES):
+    whole = isinstance(num_variables, int | np.integer) and not isinstance(num_variables, bool)
+    if not (whole and 1 <= num_variables <= MAX_VARIABLES):
         raise ValueError(
             f"Expected `num_variables` to be an integer from 1 to {MAX_VARIABLES}, as 2^n "
             f"configurations are enumerated; received {num_variables!r}. For more, use "

@@ -110,7 +110,9 @@ class History(keras.callbacks.Callback):
     """One row of figures an epoch, kept as a CSV file.
 
     `seconds` and `cpu_seconds` are those of the epoch's training part: on a clock, and as the
-    process used them on all cores together, which other work on the machine leaves alone.
+    process used them on all cores together, which other work on the machine leaves alone. In
+    `rows`, `epoch` is an integer, all else a float, and None where an epoch has no such figure
+    (text, which logs seldom hold, stays text): the same whether the run was gone on with or not.
 
     Args:
         path: of the file.
@@ -136,20 +138,21 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         stop = _clocks() if self._stop is None else self._stop
         seconds, cpu_seconds = stop - self._start
-        row = {"epoch": epoch, "seconds": seconds, "cpu_seconds": cpu_seconds, **(logs or {})}
-        self.rows.append(row)
+        row = {"seconds": seconds, "cpu_seconds": cpu_seconds, **(logs or {})}
+        row = {"epoch": epoch, **{name: _number(value) for name, value in row.items()}}
+        # Epochs without an evaluation leave its columns empty.
+        columns = dict.fromkeys(name for row in [*self.rows, row] for name in row)
+        self.rows[:] = [{**columns, **row} for row in [*self.rows, row]]
         if diverged(logs):
             return
-        # Epochs without an evaluation leave its columns empty.
-        columns = {name: None for row in self.rows for name in row}
         with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
 
 
-def read_history(path: pathlib.Path, epochs: int) -> list[dict[str, str]]:
-    """The first `epochs` rows of a history, all there or a ValueError."""
+def read_history(path: pathlib.Path, epochs: int) -> list[dict]:
+    """The first `epochs` rows of a history, as `History` has them; all there or a ValueError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -166,7 +169,18 @@ def read_history(path: pathlib.Path, epochs: int) -> list[dict[str, str]]:
             raise ValueError(_bad_history(path, epochs, f"no whole row of epoch {epoch}"))
     if not text.endswith("\n"):
         raise ValueError(_bad_history(path, epochs, "a last line that was cut"))
-    return rows
+    return [
+        {name: int(cell) if name == "epoch" else _number(cell) for name, cell in row.items()}
+        for row in rows
+    ]
+
+
+def _number(value):
+    """A figure, or the cell of one, as a float; None for an empty cell; else what it is."""
+    try:
+        return None if value is None or value == "" else float(value)
+    except (TypeError, ValueError):
+        return value  # A metric of several values, say, whose cell is its text.
 
 
 def _bad_history(path, epochs, what) -> str:

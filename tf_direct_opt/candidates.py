@@ -117,6 +117,7 @@ def mean_difference(
         array([[ 0.6154, -0.6154]], dtype=float32)
     """
     check_difference(difference)
+    log_probs, losses = tf.cast(log_probs, tf.float32), tf.cast(losses, tf.float32)
     first, ties = order_weights(log_probs)
     gaps = losses[:, :, tf.newaxis] - losses[:, tf.newaxis]  # f_s - f_t
     if epsilon is not None:

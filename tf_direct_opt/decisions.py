@@ -10,8 +10,9 @@ counts is the true cost <c, z(c^)> of that decision:
 | a convex bound of the regret | predicted costs | `SPOPlus` |
 
 All of them, and the metric `Regret`, take the same targets, made once by `targets`: the true costs
-and the best decision under them. The problem is one of least cost; `minimize=False` makes it one
-of highest value, with values in the place of costs throughout.
+and the best decision under them. They give one number an example, which a mask of time steps cannot
+weigh, and refuse predictions that carry one (ValueError). The problem is one of least cost;
+`minimize=False` makes it one of highest value, with values in the place of costs throughout.
 """
 
 import math
@@ -44,7 +45,7 @@ _BETTER_THAN_BEST = (
 
 def targets(
     costs: np.ndarray,  # [n, *event]
-    solver: Solver,
+    solver: str | dict | Solver,
     minimize: bool = True,
     batch_size: int = 1000,
 ) -> np.ndarray:
@@ -58,7 +59,7 @@ def targets(
         >>> targets(np.array([[3.0, 1.0, 2.0]]), solvers.Categorical())
         array([[[3., 1., 2.], [0., 1., 0.]]], dtype=float32)
     """
-    costs = np.asarray(costs, np.float32)
+    costs, solver = np.asarray(costs, np.float32), get_solver(solver)
     check_count(batch_size, "batch_size", 1)
     sign = -1.0 if check_bool(minimize, "minimize") else 1.0
     best = np.zeros_like(costs)
@@ -68,8 +69,16 @@ def targets(
     return np.stack([costs, best], axis=1)
 
 
+class _LossOfDecisions(keras.losses.Loss):
+    """A loss of one number an example, which Keras would multiply by a mask of any shape."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        _check_mask(y_pred)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+
 @keras.saving.register_keras_serializable("tf_direct_opt")
-class DecisionLoss(keras.losses.Loss):
+class DecisionLoss(_LossOfDecisions):
     """<c, z>, the true cost of a decision, one for each example.
 
     It is linear in the decision, so that behind `PerturbedArgmax` the direct gradient compares the
@@ -98,7 +107,7 @@ class DecisionLoss(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
-class PerturbedFenchelYoung(keras.losses.Loss):
+class PerturbedFenchelYoung(_LossOfDecisions):
     """E[max_z <h + scale gamma, z>] - <h, z_best> with h = -c^: convex, least where E[z] = z_best.
 
     The gradient towards h is E[z(h + scale gamma)] - z_best, sampled by `num_samples` draws. The
@@ -167,7 +176,7 @@ class PerturbedFenchelYoung(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
-class SPOPlus(keras.losses.Loss):
+class SPOPlus(_LossOfDecisions):
     """max_z <c - 2 c^, z> + 2 <c^, z_best> - <c, z_best>: a convex bound of the regret.
 
     A subgradient towards c^ is 2 (z_best - z(2 c^ - c)).
@@ -233,6 +242,7 @@ class Regret(keras.metrics.Metric):
         self.optimum = self.add_variable(shape=(), initializer="zeros", name="optimum")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
+        _check_mask(y_pred)
         y_true, y_pred = (tf.cast(y, tf.float32) for y in (y_true, y_pred))
         costs, best = _split(y_true, y_pred, self.solver, self.minimize)
         if best is None:
@@ -263,6 +273,17 @@ class Regret(keras.metrics.Metric):
     def get_config(self):
         solver = None if self.solver is None else serialize_solver(self.solver)
         return {**super().get_config(), "solver": solver, "minimize": self.minimize}
+
+
+def _check_mask(y_pred):
+    """ValueError for predictions with a Keras mask that is not one number an example."""
+    mask = getattr(y_pred, "_keras_mask", None)
+    if mask is not None and tf.TensorShape(mask.shape).rank != 1:
+        raise ValueError(
+            "Expected predictions without a mask of time steps, as there is one loss an example; "
+            f"received one of shape {tf.TensorShape(mask.shape)}. Please leave out "
+            "keras.layers.Masking and mask_zero, and set the costs of masked steps to 0 instead."
+        )
 
 
 def _split(y_true, y_pred, solver=None, minimize=True):

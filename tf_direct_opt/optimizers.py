@@ -18,10 +18,21 @@ class RAdam(keras.optimizers.Adam):
     where rho > 5, and is that of the momentum alone before, in the first steps. The arguments are
     those of `keras.optimizers.Adam`, without `amsgrad`.
 
+    Raises:
+        ValueError: amsgrad=True.
+
     References:
         Liu, Jiang, He, Chen, Liu, Gao, Han, "On the Variance of the Adaptive Learning Rate and
         Beyond", ICLR 2020, arXiv:1908.03265.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.amsgrad:
+            raise ValueError(
+                "Expected `amsgrad` to be False for RAdam; received True. Please leave it out, or "
+                "use keras.optimizers.Adam."
+            )
 
     def update_step(self, gradient, variable, learning_rate):
         dtype = variable.dtype
@@ -34,7 +45,8 @@ class RAdam(keras.optimizers.Adam):
 
         # 1 - beta^t would have lost its digits in float32 where they decide whether rho > 5.
         debias_1, debias_2 = (
-            -ops.expm1(step * math.log(beta)) for beta in (self.beta_1, self.beta_2)
+            -ops.expm1(step * math.log(beta)) if beta > 0 else ops.ones_like(step)
+            for beta in (self.beta_1, self.beta_2)
         )
         limit = 2 / (1 - self.beta_2) - 1
         rho = limit - 2 * step * (1 - debias_2) / debias_2

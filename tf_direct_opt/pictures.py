@@ -12,7 +12,12 @@ def image_grid(
     images: tf.Tensor,  # [n, height, width] or [n, height, width, C], C = 1 or 3
     columns: int | None = None,
 ) -> tf.Tensor:
-    """Tiles images row by row into one, [height', width', C], with a border of one grey pixel."""
+    """Tiles images row by row into one, [height', width', C], with a border of one grey pixel.
+
+    Raises:
+        ValueError: integers, which would be white from 1 on; images of another shape, or none.
+    """
+    images = _floats(images)
     check_images(images.shape)
     if images.shape.rank == 3:
         images = images[..., tf.newaxis]
@@ -27,8 +32,16 @@ def image_grid(
 
 
 def write_images(path, images, columns: int | None = None, enlarged: int = 4) -> None:
-    """Writes the grid of images to a PNG file, each pixel `enlarged` times as high and wide."""
-    grid = np.clip(image_grid(tf.cast(images, tf.float32), columns), 0.0, 1.0)
+    """Writes the grid of images to a PNG file, each pixel `enlarged` times as high and wide.
+
+    Values are clipped to [0, 1], black and white.
+
+    Raises:
+        ValueError: bytes, as integers or as floats; images of another shape, or none.
+    """
+    images = _floats(images)
+    _check_no_bytes(images)
+    grid = np.clip(image_grid(images, columns), 0.0, 1.0)
     pixels = np.kron(
         np.round(255 * grid).astype(np.uint8), np.ones((enlarged, enlarged, 1), np.uint8)
     )
@@ -45,6 +58,9 @@ def write_reconstructions(path, images, made, columns: int = 8, enlarged: int = 
         made: of the same shape.
         columns: images beside each other.
         enlarged: height and width of a pixel.
+
+    Raises:
+        ValueError: bytes, as integers or as floats; images of another shape or number, or none.
     """
     shape = np.shape(images)
     if shape != np.shape(made) or shape[0] % columns:
@@ -52,14 +68,42 @@ def write_reconstructions(path, images, made, columns: int = 8, enlarged: int = 
             f"Expected images and as many of the same shape, a multiple of {columns}; received "
             f"{shape} and {np.shape(made)}. Please leave some out."
         )
-    rows = [np.reshape(each, [-1, columns, *shape[1:]]) for each in (images, made)]
+    rows = []
+    for each in map(_floats, (images, made)):
+        _check_no_bytes(each)
+        rows.append(np.reshape(each, [-1, columns, *shape[1:]]))
     write_images(path, np.stack(rows, axis=1).reshape([-1, *shape[1:]]), columns, enlarged)
 
 
 def check_images(shape) -> None:
-    """ValueError unless images of that shape can be shown: grey ones or of three channels."""
+    """ValueError unless images of that shape can be shown: some, grey or of three channels."""
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3)):
         raise ValueError(
             "Expected images of shape [n, height, width], or with 1 or 3 channels; received "
             f"{tuple(shape)}. Please reshape flat images to their height and width."
+        )
+    if shape[0] == 0:
+        raise ValueError(
+            f"Expected at least one image; received shape {tuple(shape)}. Please give some."
+        )
+
+
+def _floats(images):
+    """The images as float32; ValueError for integers, bools excepted."""
+    images = tf.convert_to_tensor(images)
+    if images.dtype.is_integer:
+        raise ValueError(
+            "Expected images of floats from 0, black, to 1, white, or of bools; received dtype "
+            f"{images.dtype.name}. Please divide bytes by 255."
+        )
+    return tf.cast(images, tf.float32)
+
+
+def _check_no_bytes(images):
+    """ValueError for bytes that were cast to floats; a decoder may well leave [0, 1]."""
+    greatest = np.max(images, initial=0.0)
+    if greatest > 1.0 and np.array_equal(images, np.round(images)):
+        raise ValueError(
+            "Expected images from 0, black, to 1, white; received whole numbers up to "
+            f"{greatest:g}. Please divide bytes by 255."
         )

@@ -71,16 +71,16 @@ class VAE(Autoencoder):
         posterior = self.posterior(parameters)
         loss_fn = self.make_loss_fn(x, training)
         self.code_perplexity.update_state(posterior.marginals())
+        kl = tf.cast(self.kl(posterior), tf.float32)
         if training:
             step = self.optimizer.iterations
             kl_weight = schedules.value(self.kl_weight, step, allow_zero=True)
             reconstruction = self.estimator(
                 posterior.parameters, loss_fn=loss_fn, step=step, training=True, posterior=posterior
             )
-            kl = self.kl(posterior)
             values = {"reconstruction": reconstruction, "kl": kl, "kl_weight": kl_weight}
             return self.reduced(reconstruction + kl_weight * kl, values, sample_weight, training)
-        values = {"kl": self.kl(posterior), **self.bounds(posterior, loss_fn)}
+        values = {"kl": kl, **self.bounds(posterior, loss_fn)}
         return self.reduced(
             values["reconstruction"] + values["kl"], values, sample_weight, training
         )
@@ -182,7 +182,9 @@ def all_bounds(
             num_samples,
             seed,
         ),
-        "reconstruction": tf.reduce_sum(posterior.probabilities() * every, axis=-1),
+        "reconstruction": tf.reduce_sum(
+            tf.cast(posterior.probabilities(), every.dtype) * every, axis=-1
+        ),
         "negative_log_likelihood": losses.exact_negative_log_likelihood(every),
     }
 
@@ -201,7 +203,7 @@ def sampled_bounds(
     codes = posterior.sample(num_samples, seed)
     sampled = losses_of(codes)
     log_p = -math.log(posterior.num_configurations) if log_prior is None else log_prior(codes)
-    log_ratios = posterior.log_prob(codes) - log_p
+    log_ratios = tf.cast(posterior.log_prob(codes), sampled.dtype) - log_p
     return {
         "reconstruction": tf.reduce_mean(sampled, axis=-1),
         "importance_weighted_nll": losses.importance_weighted_nll(sampled, log_ratios),

@@ -2,6 +2,9 @@
 
 import inspect
 
+import numpy as np
+
+from tf_direct_opt import solvers
 from tf_direct_opt.posteriors.base import Family, Posterior
 from tf_direct_opt.posteriors.categorical import Categorical
 from tf_direct_opt.posteriors.chain import Chain
@@ -62,10 +65,15 @@ def get(identifier: str | dict | Family, **config) -> Family:
             f"{identifier!r}."
         )
     kind = _REGISTRY[identifier]
+    config = {k: int(v) if isinstance(v, np.integer) else v for k, v in config.items()}
+    if config.get("solver") is not None:
+        config["solver"] = solvers.get(config["solver"])
+    family = Family(identifier, kind, config)
     try:
         inspect.signature(kind).bind(None, **config)
+        family.parameter_shape  # noqa: B018 - sizes that do not fit each other are a ValueError.
     except TypeError as error:
         raise ValueError(
             f"Expected the arguments of the posterior {identifier!r}; received {config}: {error}."
         ) from error
-    return Family(identifier, kind, config)
+    return family

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from tf_direct_opt import solvers
+
 
 class Posterior(abc.ABC):
     """A distribution over the configurations of N variables with K categories each.
@@ -114,6 +116,7 @@ class Posterior(abc.ABC):
         index: tf.Tensor,  # [M] int
     ) -> tf.Tensor:
         """The codes [M, N, K] of numbers from 0 to `num_configurations` - 1."""
+        self._check_numbers(index.dtype)
         powers = self.num_categories ** tf.range(self.num_variables - 1, -1, -1, index.dtype)
         digits = index[:, tf.newaxis] // powers % self.num_categories
         return tf.one_hot(digits, self.num_categories)
@@ -123,13 +126,26 @@ class Posterior(abc.ABC):
         codes: tf.Tensor,  # [..., N, K]
     ) -> tf.Tensor:
         """The numbers of configurations: int32 [...]."""
-        if self.num_configurations > 2**31:
-            raise ValueError(
-                f"Expected at most 2^31 configurations to have a number; received "
-                f"{self.num_categories}^{self.num_variables}. Please compare the codes themselves."
-            )
+        self._check_numbers(tf.int32)
         powers = self.num_categories ** tf.range(self.num_variables - 1, -1, -1)
         return tf.reduce_sum(tf.argmax(codes, axis=-1, output_type=tf.int32) * powers, axis=-1)
+
+    def _check_numbers(self, dtype):
+        """ValueError where a number of a configuration does not fit into the dtype."""
+        if self.num_configurations - 1 > dtype.max:
+            raise ValueError(
+                f"Expected at most {dtype.max} configurations to have a number in {dtype.name}; "
+                f"received {self.num_configurations:.3g}. Please compare the codes themselves, or "
+                "give int64 numbers."
+            )
+
+    def _check_top(self, count):
+        """ValueError where fewer configurations than that can be drawn without replacement."""
+        if not 1 <= count <= self.num_configurations:
+            raise ValueError(
+                f"Expected `count` from 1 to the {self.num_configurations} configurations; "
+                f"received {count}. Please draw fewer."
+            )
 
     def probabilities(self) -> tf.Tensor:
         """q of every configuration, in the order of their numbers: [B, num_configurations]."""
@@ -138,7 +154,7 @@ class Posterior(abc.ABC):
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Family:
     """A posterior without its parameters: what a model or an estimator keeps of it.
 
@@ -175,8 +191,33 @@ class Family:
         check_shape(shape, self.parameter_shape, self.kind.__name__)
 
     def get_config(self) -> dict:
-        """What `posteriors.get` makes the same family from, fit for JSON."""
-        return {"name": self.name, "config": dict(self.config)}
+        """What `posteriors.get` makes the same family from, fit for JSON.
+
+        Raises:
+            ValueError: its solver is a callable of one's own without a name.
+        """
+        config = self._described()
+        if callable(config.get("solver")):
+            raise ValueError(
+                f"Expected a solver with a name in a posterior that is saved; received "
+                f"{config['solver']}. Please give it one by solvers.register."
+            )
+        return {"name": self.name, "config": config}
+
+    def __eq__(self, other):
+        if not isinstance(other, Family):
+            return NotImplemented
+        return (self.kind, self._described()) == (other.kind, other._described())
+
+    def __hash__(self):
+        return hash((self.kind, *sorted(self.config)))
+
+    def _described(self):
+        """The arguments, a solver by its name and arguments where it has them."""
+        solver = self.config.get("solver")
+        if solver is None:
+            return dict(self.config)
+        return {**self.config, "solver": solvers.serialize(solver) or solver}
 
 
 def check_shape(shape, expected: tuple[int, ...], what: str) -> None:

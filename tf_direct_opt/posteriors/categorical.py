@@ -70,7 +70,9 @@ class Categorical(Posterior):
     def gumbel_top_k(self, count, seed):
         """As for every posterior, one variable after the other; see `top_down.best_paths`."""
         logits = check_finite(tf.stop_gradient(self._wide), "logits")
-        choices = tf.transpose(tf.nn.log_softmax(logits), [1, 0, 2])[:, :, tf.newaxis]
+        self._check_top(count)
+        log_probs = tf.maximum(tf.nn.log_softmax(logits), top_down.LEAST)
+        choices = tf.transpose(log_probs, [1, 0, 2])[:, :, tf.newaxis]
         values, category = top_down.best_paths(
             tf.stop_gradient(self.log_partition()),
             choices,
@@ -114,6 +116,7 @@ def _inner(
     codes,  # [B or 1, S, N, K]
     logits,  # [B, N, K]
 ):
+    codes = tf.cast(codes, logits.dtype)
     if codes.shape[0] == 1:
         return tf.einsum("snk,bnk->bs", codes[0], logits)
     return tf.einsum("bsnk,bnk->bs", codes, logits)

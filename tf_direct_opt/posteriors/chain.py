@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_direct_opt import solvers
 from tf_direct_opt.perturbation import perturbed_argmax
-from tf_direct_opt.posteriors import loops
+from tf_direct_opt.posteriors import loops, top_down
 from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.posteriors.trellis import Trellis
 from tf_direct_opt.solvers.base import check_count
@@ -102,9 +102,9 @@ class Chain(Trellis):
                 reverse=True,
             )
             to_go = tf.concat([before, to_go], axis=0)
-        first = tf.nn.log_softmax(to_go[:1])[:, :, tf.newaxis]  # no label before it: every row
+        first = _log_probs(to_go[:1])[:, :, tf.newaxis]  # no label before it: every row
         first = tf.tile(first, [1, 1, self.num_categories, 1])
-        onward = tf.nn.log_softmax(transitions + to_go[1:, :, tf.newaxis])
+        onward = _log_probs(transitions + to_go[1:, :, tf.newaxis])
         return tf.reduce_logsumexp(to_go[0], axis=-1), tf.concat([first, onward], axis=0)
 
     @staticmethod
@@ -115,3 +115,7 @@ class Chain(Trellis):
     @staticmethod
     def _arrivals(joint):
         return tf.reduce_sum(joint, axis=1)
+
+
+def _log_probs(scores):
+    return tf.maximum(tf.nn.log_softmax(scores), top_down.LEAST)

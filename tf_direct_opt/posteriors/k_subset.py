@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_direct_opt import binary, solvers
 from tf_direct_opt.perturbation import perturbed_argmax
-from tf_direct_opt.posteriors import loops
+from tf_direct_opt.posteriors import loops, top_down
 from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.posteriors.trellis import IMPOSSIBLE, Trellis
 from tf_direct_opt.solvers.base import check_count
@@ -65,6 +65,7 @@ class KSubset(Trellis):
 
     def configurations(self, index):
         """Codes [M, n, 2] of the subsets in the order of their bits, the first the slowest."""
+        self._check_numbers(index.dtype)
         left, bits = tf.fill(tf.shape(index), tf.constant(self.k, index.dtype)), []
         for row in _num_subsets(self.num_variables, self.k):
             without = tf.gather(tf.constant(row, index.dtype), left)
@@ -74,6 +75,7 @@ class KSubset(Trellis):
         return binary.one_hot(tf.cast(tf.stack(bits, axis=-1), tf.float32))
 
     def index(self, codes):
+        self._check_numbers(tf.int32)
         bits = tf.cast(codes[..., 1], tf.int32)
         left = self.k - tf.cumsum(bits, axis=-1, exclusive=True)
         table = tf.constant(_num_subsets(self.num_variables, self.k), tf.int32)
@@ -99,7 +101,7 @@ class KSubset(Trellis):
             taken = tf.concat([lowest, here[:, tf.newaxis] + after[0][:, :-1]], axis=1)
             options = tf.stack([after[0], taken], axis=-1)  # [B, k + 1, 2]
             mass = tf.maximum(tf.reduce_logsumexp(options, axis=-1), impossible)
-            choices = tf.maximum(options - mass[..., tf.newaxis], impossible)
+            choices = tf.maximum(options - mass[..., tf.newaxis], top_down.LEAST)
             return mass, tf.where(options > 0.5 * impossible, choices, impossible)
 
         start = (last, tf.zeros([batch, self.k + 1, 2], parameters.dtype))

@@ -95,7 +95,7 @@ class PairwiseBinary(Posterior):
         return binary.one_hot(statistics[:, : self.num_variables])
 
     def score(self, codes):
-        bits = codes[..., 1]
+        bits = tf.cast(codes[..., 1], self._wide.dtype)
         statistics = binary.statistics(bits) if self.coupled_density else bits
         return tf.linalg.matvec(statistics, self._wide)
 
@@ -163,6 +163,7 @@ class PairwiseBinary(Posterior):
         """
         n = self.num_variables
         binary.check_num_variables(n)
+        self._check_top(count)
         checked = check_finite(tf.stop_gradient(self._wide), "potentials")
         padded = binary.with_pairs(checked, n)
 

@@ -18,8 +18,10 @@ import tensorflow_probability as tfp
 from tf_direct_opt.perturbation import sample_gumbel
 from tf_direct_opt.posteriors import loops
 
-# The perturbed score of a place in a beam that nothing fills yet.
-_NOTHING = -1e9
+# The perturbed score of a place in a beam that nothing fills yet: below any number of choices of
+# the least log-probability. exp of that is 0 long before; a mask of -1e30 stays a choice.
+_NOTHING = -1e30
+LEAST = -1e8
 
 
 class Beam(NamedTuple):
@@ -102,7 +104,8 @@ def best_paths(
 
     Args:
         log_mass: log Z of the whole.
-        choices: log-probability of each of C choices in each of S states.
+        choices: log-probability of each of C choices in each of S states, `LEAST` at least where
+            a state has the choice, `trellis.IMPOSSIBLE` where it has not.
         move: (state, choice) -> next state, int32.
         start: the first state.
         count: M, at most the number of sequences of positive probability.

@@ -18,8 +18,10 @@ from tf_direct_opt.perturbation import check_finite, nan_unless_finite, sample_g
 from tf_direct_opt.posteriors import loops, top_down
 from tf_direct_opt.posteriors.base import Posterior
 
-# The log-probability of a choice that a state does not have: exp gives 0, and 0 times it is 0.
-IMPOSSIBLE = -1e9
+# The log-probability of a choice that a state does not have: exp gives 0, and 0 times it is 0. It
+# is below any sum of potentials, which are taken as `_LARGEST` at most.
+IMPOSSIBLE = -1e20
+_LARGEST = 1e15
 
 
 class Moments(NamedTuple):
@@ -92,6 +94,7 @@ class Trellis(Posterior):
 
     def gumbel_top_k(self, count, seed):
         """As for every posterior; see `top_down.best_paths`."""
+        self._check_top(count)
         values, choices = top_down.best_paths(
             self._moments.log_partition,
             self._moments.choices,
@@ -112,6 +115,7 @@ class Trellis(Posterior):
     def _moments(self) -> Moments:
         """One pass backwards and one forwards for all that ask; no gradient passes."""
         parameters = check_finite(tf.stop_gradient(self._wide), self.parameter_name)
+        parameters = tf.clip_by_value(parameters, -_LARGEST, _LARGEST)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(parameters)
             log_partition, choices = self._messages(parameters)

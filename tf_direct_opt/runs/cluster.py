@@ -8,6 +8,7 @@ worker that does not come without a word and without an end; here they meet befo
 
 import contextlib
 import dataclasses
+import errno
 import faulthandler
 import functools
 import io
@@ -101,7 +102,8 @@ class SharedRun(Run):
         **kwargs: as for `Run`.
 
     Raises:
-        ValueError: (on entering) a worker did not come, or one has other settings.
+        ValueError: (on entering) a worker did not come, or one has other settings; TensorFlow has
+            been used already.
     """
 
     def __init__(self, cluster: Cluster, timeout: float, *args, **kwargs):
@@ -129,8 +131,15 @@ class SharedRun(Run):
                 stack.push(super().__exit__)
             # TensorFlow itself would wait for one that has ended since, and let nothing else run.
             faulthandler.dump_traceback_later(self.timeout, exit=True, file=sys.__stderr__)
-            strategy()
-            faulthandler.cancel_dump_traceback_later()
+            try:
+                strategy()
+            except RuntimeError as error:
+                raise ValueError(
+                    "Expected a run of several workers to be entered before anything else of "
+                    f"TensorFlow; received: {' '.join(str(error).split())}. Please enter it first."
+                ) from error
+            finally:
+                faulthandler.cancel_dump_traceback_later()
             self._leave = stack.pop_all()
         return self
 
@@ -249,8 +258,15 @@ def _problem(cluster, timeout, settings, others: dict[int, list[str]]) -> str:
 def _listening(cluster: Cluster) -> socket.socket:
     """A server on this process's port; ValueError where that is taken."""
     address = cluster.addresses[cluster.index]
+    everywhere = "", _host_and_port(address)[1]
     try:
-        return socket.create_server(("", _host_and_port(address)[1]))
+        if socket.has_dualstack_ipv6():
+            try:
+                return socket.create_server(everywhere, family=socket.AF_INET6, dualstack_ipv6=True)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise  # Any other error: a kernel with IPv6 on a machine that does not use it.
+        return socket.create_server(everywhere)
     except OSError as error:
         raise ValueError(
             f"Expected the port of {address} to be free on its worker; received: {error.strerror}. "

@@ -39,13 +39,15 @@ class Run:
 
     Args:
         directory: of the results; made if it is not there.
-        settings: what decides the results, by name; written to flags.txt.
+        settings: what decides the results, by name; written to flags.txt. Text, numbers, booleans,
+            None and paths, or lists, tuples and mappings of them; each of one line.
         resume: go on with the run in the folder, if there is one, under the same settings.
         free: names of settings that may change on the way.
 
     Raises:
-        ValueError: (also `check`, and on entering) the folder holds another run, or results that
-            no run left, is held by another process, damaged, or cannot be written.
+        ValueError: settings of another kind, or of several lines; a single text for `free`.
+            (`check`, and on entering) the folder holds another run, or results that no run left,
+            is held by another process, damaged, or cannot be written.
 
     Example:
         >>> import keras, numpy as np, tempfile, tensorflow as tf
@@ -76,10 +78,20 @@ class Run:
             )
         if not isinstance(resume, bool):
             raise ValueError(f"Expected `resume` to be True or False; received {resume!r}.")
+        if isinstance(free, str):  # In which every part of it would be found.
+            raise ValueError(
+                f"Expected `free` to be a list of names; received {free!r}. Please give [{free!r}]."
+            )
         self.directory = pathlib.Path(directory).expanduser()
-        self.settings = dict(settings or {})
+        self.settings = _plain("the settings", settings or {})
         self.resume = resume
-        self._free = free
+        self._free = tuple(free)
+        for line in self._lines():  # What is read back must be what was written.
+            if line.encode(errors="replace").decode().splitlines() != [line]:
+                raise ValueError(
+                    f"Expected every setting to be one line of UTF-8; received {line!r}. Please "
+                    "give one line."
+                )
         self._lock = contextlib.ExitStack()
         self._initial_epoch = 0
         self._history: History | None = None
@@ -91,7 +103,7 @@ class Run:
 
     @property
     def rows(self) -> list[dict]:
-        """A row of figures for each finished epoch, after `restore`."""
+        """A row of figures for each finished epoch, after `restore`; None where it has none."""
         return self._restored("rows").rows
 
     def check(self) -> None:
@@ -163,24 +175,38 @@ class Run:
         ]
 
     def save(self, model, test: Mapping[str, float], **more) -> None:
-        """Writes model.keras and, with what the run was, metrics.json.
+        """Writes model.keras and, with what the run was, metrics.json; or nothing, and raises.
 
         Args:
             model: as `fit` left it.
-            test: its figures.
+            test: its figures; those that are not finite become null, as all of metrics.json.
             **more: further entries of metrics.json.
+
+        Raises:
+            ValueError: no epoch is finished; an entry has the name of one of the run's own, or is
+                nothing that JSON can hold.
         """
         rows = self._restored("save").rows
-        with files.replacing(self.directory / "model.keras") as temporary:
-            model.save(temporary)
-        figures = {
-            "test": dict(test),
-            **more,
+        if not rows:
+            raise ValueError(
+                "Expected a finished epoch; received none. Please give callbacks=run.callbacks() "
+                "to fit."
+            )
+        own = {
             "epochs": len(rows),
-            "seconds_per_epoch": statistics.median(float(row["seconds"]) for row in rows),
+            "seconds_per_epoch": statistics.median(row["seconds"] for row in rows),
             "flags": dict(sorted(self.settings.items())),
             "versions": _versions(),
         }
+        if taken := sorted(own.keys() & more.keys()):
+            raise ValueError(
+                f"Expected further entries beside the run's own {', '.join(own)}; received "
+                f"{', '.join(taken)}. Please give other names."
+            )
+        text = json.dumps(_plain("the figures", {"test": dict(test), **more, **own}))
+        figures = json.loads(text, parse_constant=lambda _: None)
+        with files.replacing(self.directory / "model.keras") as temporary:
+            model.save(temporary)
         with files.replacing(self.directory / "metrics.json") as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -264,8 +290,11 @@ class Run:
 
     def _fixed(self, line: str) -> bool:
         """Whether a line of the settings is one that may not change on the way."""
-        name = line.partition("=")[0].removeprefix("--")
-        return name not in self._free and name.removeprefix("no") not in self._free
+        name, equals, _ = line.removeprefix("--").partition("=")
+        positive = name.removeprefix("no")
+        if not equals and name not in self.settings and positive in self.settings:
+            name = positive  # The line is the negation of a boolean setting.
+        return name not in self._free
 
     def _lines(self) -> list[str]:
         """The settings as lines of a flagfile."""
@@ -278,6 +307,27 @@ class Run:
             elif value is not None:
                 lines.append(f"--{name}={value}")
         return lines
+
+
+def _plain(what: str, value):
+    """The same of Python's own kinds, which JSON can hold; ValueError where there is none."""
+    import numpy as np
+
+    if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    elif isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        entries = (_plain(what, entry) for entry in value)
+        return tuple(entries) if isinstance(value, tuple) else list(entries)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(f"`{name}` in {what}", entry) for name, entry in value.items()}
+    raise ValueError(
+        f"Expected {what} to be text, a number, a boolean, None or a path, or a list, tuple or "
+        f"mapping of them; received one of type {type(value).__name__}. Please give one of these."
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -81,20 +81,26 @@ class GridPath:
                 "Negate the costs, or take them as 0 with clip=True",
             )
 
+        # Half precision would lose the digits of long paths, their moves among them.
+        dtype = scores.dtype
+        if dtype.size < 4:
+            scores = tf.cast(scores, tf.float32)
+        zero, infinity = (tf.constant(value, scores.dtype) for value in (0.0, math.inf))
+
         # Cost and number of moves to the last cell; both settle within H W sweeps.
         last = tf.reshape(tf.one_hot(height * width - 1, height * width), [height, width])
         at_end = last > 0.0
         leave = -scores if edges else -scores[..., tf.newaxis]  # [B, H, W, moves or 1]
         end = tf.zeros_like(scores[..., 0]) if edges else -scores
-        infinite = tf.fill(tf.shape(end), math.inf)
+        infinite = tf.fill(tf.shape(end), infinity)
 
         def sweep(to_go, num_moves):
             candidates = leave + self._of_neighbours(to_go)
             best = tf.reduce_min(candidates, axis=-1)
             tight = candidates == best[..., tf.newaxis]
-            moves = tf.where(tight, self._of_neighbours(num_moves), math.inf)
+            moves = tf.where(tight, self._of_neighbours(num_moves), infinity)
             fewest = 1.0 + tf.reduce_min(moves, axis=-1)
-            return tf.where(at_end, end, best), tf.where(at_end, 0.0, fewest), moves
+            return tf.where(at_end, end, best), tf.where(at_end, zero, fewest), moves
 
         def changes(changed, *_):
             return changed
@@ -106,7 +112,7 @@ class GridPath:
         start = (
             tf.constant(True),
             tf.where(at_end, end, infinite),
-            tf.where(at_end, 0.0, infinite),
+            tf.where(at_end, zero, infinite),
         )
         _, to_go, num_moves = tf.while_loop(
             changes, body, start, maximum_iterations=2 * height * width
@@ -115,10 +121,10 @@ class GridPath:
         _, _, moves = sweep(to_go, num_moves)
         best_move = tf.argmin(moves, axis=-1, output_type=tf.int32)
         code = self._walk(tf.reshape(best_move, [-1, height * width]), width)
-        code = tf.cast(tf.reshape(code, tf.shape(scores)), scores.dtype)
+        code = tf.cast(tf.reshape(code, tf.shape(scores)), dtype)
         axes = list(range(1, scores.shape.rank))
         valid = self.clip | tf.reduce_all(allowed, axis=axes, keepdims=True)
-        return tf.ensure_shape(tf.where(valid, code, math.nan), scores.shape)
+        return tf.ensure_shape(tf.where(valid, code, tf.constant(math.nan, dtype)), scores.shape)
 
     def get_config(self) -> dict:
         return {"costs": self.costs, "neighbours": self.neighbours, "clip": self.clip}

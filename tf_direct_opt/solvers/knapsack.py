@@ -12,8 +12,9 @@ class Knapsack:
     """argmax over z in {0, 1}^n with sum_i w_i z_i <= capacity of sum_i h_i z_i.
 
     Scores, the values of the items, and code [B, n]. Ties go to the lowest z, 0 before 1. Scores
-    may have any sign. O(n C) an example, TensorFlow, with C the capacity over the greatest common
-    divisor of the weights. (`MILP` takes several capacities and weights that are not integers.)
+    may have any sign. O(n C) an example, TensorFlow, with C the capacity, or the sum of the weights
+    where that is less, over the greatest common divisor of the weights. (`MILP` takes several
+    capacities and weights that are not integers.)
 
     Args:
         weights: n integers of at least 0.
@@ -50,16 +51,16 @@ class Knapsack:
     ) -> tf.Tensor:
         scores = check_scores(scores, (len(self.weights),), "Knapsack")
         unit = math.gcd(*self.weights) or 1
-        weights = [weight // unit for weight in self.weights]
-        capacity = self.capacity // unit
+        capacity = min(self.capacity, sum(self.weights)) // unit
+        # One more than the capacity is as good as any weight above it, and fits an int32.
+        weights = [min(weight // unit, capacity + 1) for weight in self.weights]
 
         # Values of the items from i on, [B, C + 1] over the capacity that is left; then the
         # choices forwards, so that the first item that may be left out is.
         values = tf.zeros([tf.shape(scores)[0], capacity + 1], scores.dtype)
         takes = []
         for item in reversed(range(len(weights))):
-            weight = min(weights[item], capacity + 1)
-            without = tf.pad(values, [(0, 0), (weight, 0)], constant_values=-math.inf)
+            without = tf.pad(values, [(0, 0), (weights[item], 0)], constant_values=-math.inf)
             taken = scores[:, item, tf.newaxis] + without[:, : capacity + 1]
             takes.append(taken > values)
             values = tf.maximum(values, taken)

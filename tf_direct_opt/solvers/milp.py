@@ -22,7 +22,7 @@ class MILP:
     (`pip install tf_direct_opt[solvers]`). The time of an integer programme has no useful bound.
 
     Args:
-        matrix: A, [m, n].
+        matrix: A, [m, n], an array, lists or a sparse matrix of SciPy.
         upper: upper bounds [m], or one for all; None for none.
         lower: lower bounds [m], or one for all; None for none; equal to `upper` for equations.
         relax: solves the linear programme, which is faster, where its vertices are known to be
@@ -62,6 +62,8 @@ class MILP:
         solve_ratio: float = 1.0,
         threads: bool = True,
     ):
+        if hasattr(matrix, "toarray"):
+            matrix = matrix.toarray()
         self.matrix = np.asarray(matrix, np.float64)
         if self.matrix.ndim != 2 or not np.isfinite(self.matrix).all():
             raise ValueError(
