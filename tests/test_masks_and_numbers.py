@@ -16,7 +16,12 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("mask", [-1e9, -1e10, -1e30])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "mask", [pytest.param(-1e9, marks=SLOW), pytest.param(-1e10, marks=SLOW), -1e30]
+)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_is_masked_is_drawn_last_and_once(name, mask):
     family = posteriors.get(name, **FAMILIES[name])
