@@ -26,7 +26,8 @@ WITHOUT_A_FILE = {
 }
 WITH_A_FILE = {
     ("data", "K"),
-    ("Omniglot, K", "training images"),
+    ("Omniglot, K", "EM, training"),
+    ("estimator, K = 30", "beta"),
     ("estimator", "beta"),
     ("test bound, nats", "direct"),
     ("data", "method"),
@@ -90,18 +91,30 @@ def test_figure_1(page):
             assert cell in (spread(figures), spread(figures).split(" ")[0]), (dataset, k, estimator)
 
 
-def test_limits_of_omniglot():
+def test_omniglot():
     limits = {
-        row["num_categories"]: (row["train_nll"], row["test_nll"])
+        row["num_categories"]: row
         for row in rows_of("em_limit.jsonl")
         if row["dataset"] == "omniglot"
     }
+    cells = last_figures("figure1_omniglot.csv", "negative_elbo")
     lines = table("docs/results.md", "Omniglot, K")
-    shown = {
-        int(line["Omniglot, K"]): (float(line["training images"]), float(line["test images"]))
-        for line in lines
-    }
-    assert shown == limits
+    assert [int(line["Omniglot, K"]) for line in lines] == sorted(limits)
+    for line in lines:
+        k = int(line.pop("Omniglot, K"))
+        assert float(line.pop("EM, training")) == limits[k]["train_nll"]
+        assert float(line.pop("EM, test")) == limits[k]["test_nll"]
+        for estimator, cell in line.items():
+            assert len(cells[k, estimator]) == (2 if estimator == "candidates" else 3)
+            assert cell == spread(cells[k, estimator]), (k, estimator)
+
+
+def test_schedules_of_omniglot():
+    estimator = None
+    lines = table("docs/results.md", "estimator, K = 30")
+    for line, row in zip(lines, rows_of("omniglot_schedules.csv"), strict=True):
+        estimator = line["estimator, K = 30"] or estimator
+        assert [estimator, *list(line.values())[1:]] == list(row.values())
 
 
 def test_every_table_is_held_to_a_file_or_known_not_to_be():
