@@ -27,7 +27,7 @@ from sklearn.model_selection import train_test_split
 
 import tf_direct_opt as tdo
 from tf_direct_opt import decisions, files
-from tf_direct_opt.runs import command_line
+from tf_direct_opt.runs import batches, command_line
 
 FLAGS = flags.FLAGS
 METHODS = ("direct", "relative", "fenchel_young", "spo_plus", "imle", "blackbox", "two_stage")
@@ -136,12 +136,12 @@ def run(model: keras.Model, start: list, train, test, seed: int) -> list[float]:
     if hasattr(noisy, "seeds"):
         noisy.seeds.state.assign([seed, 0])
     # A cached data set costs a third of what arrays do, at so short a step.
-    batches = tf.data.Dataset.from_tensor_slices(train).cache().shuffle(len(train[0]), seed)
+    data = tf.data.Dataset.from_tensor_slices(train).cache().shuffle(len(train[0]), seed)
     history = model.fit(
-        batches.batch(FLAGS.batch_size),
+        batches.untuned(data.batch(FLAGS.batch_size)),
         epochs=FLAGS.epochs,
         shuffle=False,
-        validation_data=tf.data.Dataset.from_tensors(test).cache(),
+        validation_data=batches.untuned(tf.data.Dataset.from_tensors(test).cache()),
         verbose=0,
     )
     return [100 * value for value in history.history["val_regret"]]

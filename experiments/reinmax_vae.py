@@ -131,7 +131,9 @@ def main():
             epochs=FLAGS.epochs,
             steps_per_epoch=len(train) // BATCH_SIZE,
             # All in one batch: evaluation draws the same noise for every batch.
-            validation_data=tf.data.Dataset.from_tensors(images.test.reshape([-1, 784])),
+            validation_data=batches.untuned(
+                tf.data.Dataset.from_tensors(images.test.reshape([-1, 784]))
+            ),
             validation_freq=FLAGS.evaluate_every,
             shuffle=False,
             verbose=2,

@@ -256,3 +256,8 @@ def test_a_mask_of_examples_weighs_them():
     decision = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0]], np.float32)
     costs = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
     assert model.evaluate(decision, costs, verbose=0) == pytest.approx(1 + 8)
+    # The second example, without a decision, is masked: excess and optimum are of the others.
+    model.compile(metrics=[decisions.Regret()], loss=decisions.DecisionLoss())
+    targets = decisions.targets(costs, "categorical")
+    figures = model.evaluate(decision, targets, verbose=0, return_dict=True)
+    assert figures["regret"] == pytest.approx((0 + 1) / (1 + 7))

@@ -6,7 +6,7 @@ import oracles
 import pytest
 import tensorflow as tf
 
-from tf_direct_opt import estimators, models, posteriors, solvers
+from tf_direct_opt import direct, estimators, models, posteriors, solvers
 
 FAMILIES = {
     "categorical": {"num_variables": 2, "num_categories": 3},
@@ -155,3 +155,18 @@ def test_codes_of_any_dtype_have_the_same_score(name):
         np.testing.assert_array_equal(
             posterior.score(tf.cast(codes, dtype)), posterior.score(codes)
         )
+
+
+@pytest.mark.parametrize("difference", direct.DIFFERENCES)
+def test_the_difference_of_scores_in_float64(difference):
+    generator, solver = np.random.default_rng(0), solvers.Categorical()
+    scores, table = generator.normal(size=[2, 50, 4])
+    slopes = []
+    for dtype in (tf.float32, tf.float64):
+        given = tf.constant(scores, dtype)
+        slopes.append(
+            direct.epsilon_difference(given, solver(given), table, 0.5, solver, difference)
+        )
+        assert slopes[-1].dtype == tf.float32
+    np.testing.assert_array_equal(*slopes)
+    assert np.any(slopes[0])

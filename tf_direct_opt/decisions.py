@@ -73,7 +73,7 @@ class _LossOfDecisions(keras.losses.Loss):
     """A loss of one number an example, which Keras would multiply by a mask of any shape."""
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        _check_mask(y_pred)
+        _mask_of_examples(y_pred)  # Keras weighs by it.
         return super().__call__(y_true, y_pred, sample_weight)
 
 
@@ -242,7 +242,7 @@ class Regret(keras.metrics.Metric):
         self.optimum = self.add_variable(shape=(), initializer="zeros", name="optimum")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        _check_mask(y_pred)
+        mask = _mask_of_examples(y_pred)
         y_true, y_pred = (tf.cast(y, tf.float32) for y in (y_true, y_pred))
         costs, best = _split(y_true, y_pred, self.solver, self.minimize)
         if best is None:
@@ -250,6 +250,9 @@ class Regret(keras.metrics.Metric):
                 "Expected y_true with the best decisions, as `decisions.targets` makes it; "
                 "received costs alone. Make targets, or give `solver` where predictions are costs."
             )
+        if mask is not None:  # What costs nothing counts for nothing.
+            ones = [1] * (costs.shape.rank - 1)
+            costs *= tf.reshape(tf.cast(mask, tf.float32), [-1, *ones])
         sign = 1.0 if self.minimize else -1.0
         if self.solver is None:
             in_range = tf.reduce_all((y_pred >= -1e-3) & (y_pred <= 1.001))
@@ -275,8 +278,8 @@ class Regret(keras.metrics.Metric):
         return {**super().get_config(), "solver": solver, "minimize": self.minimize}
 
 
-def _check_mask(y_pred):
-    """ValueError for predictions with a Keras mask that is not one number an example."""
+def _mask_of_examples(y_pred):
+    """The Keras mask [B] of the predictions, or None; ValueError for one of another shape."""
     mask = getattr(y_pred, "_keras_mask", None)
     if mask is not None and tf.TensorShape(mask.shape).rank != 1:
         raise ValueError(
@@ -284,6 +287,7 @@ def _check_mask(y_pred):
             f"received one of shape {tf.TensorShape(mask.shape)}. Please leave out "
             "keras.layers.Masking and mask_zero, and set the costs of masked steps to 0 instead."
         )
+    return mask
 
 
 def _split(y_true, y_pred, solver=None, minimize=True):

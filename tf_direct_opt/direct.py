@@ -73,6 +73,7 @@ def epsilon_difference(
         tf.errors.InvalidArgumentError: a tensor `epsilon` that is not positive.
     """
     check_difference(difference)
+    scores, code = tf.cast(scores, tf.float32), tf.cast(code, tf.float32)
     epsilon = per_example(checked_epsilon(epsilon), scores)
     step = epsilon * tf.cast(loss_table, tf.float32)
     if difference == "toward_better":

@@ -126,7 +126,6 @@ class Candidates(Estimator):
     def _plain(self, posterior, loss_fn, epsilon, scores, codes):
         loss, losses = tables.of_candidates(loss_fn, codes)
         # They are the categories of one variable, whose logits lead to the parameters.
-        scores = tf.cast(scores, tf.float32)
         first = tf.one_hot(tf.zeros_like(scores[:, 0], tf.int32), scores.shape[1])
         loss, slope = direct.loss_with_difference(
             loss,

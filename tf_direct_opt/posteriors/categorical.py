@@ -71,8 +71,7 @@ class Categorical(Posterior):
         """As for every posterior, one variable after the other; see `top_down.best_paths`."""
         logits = check_finite(tf.stop_gradient(self._wide), "logits")
         self._check_top(count)
-        log_probs = tf.maximum(tf.nn.log_softmax(logits), top_down.LEAST)
-        choices = tf.transpose(log_probs, [1, 0, 2])[:, :, tf.newaxis]
+        choices = tf.transpose(top_down.log_probs(logits), [1, 0, 2])[:, :, tf.newaxis]
         values, category = top_down.best_paths(
             tf.stop_gradient(self.log_partition()),
             choices,

@@ -102,9 +102,9 @@ class Chain(Trellis):
                 reverse=True,
             )
             to_go = tf.concat([before, to_go], axis=0)
-        first = _log_probs(to_go[:1])[:, :, tf.newaxis]  # no label before it: every row
+        first = top_down.log_probs(to_go[:1])[:, :, tf.newaxis]  # no label before it: every row
         first = tf.tile(first, [1, 1, self.num_categories, 1])
-        onward = _log_probs(transitions + to_go[1:, :, tf.newaxis])
+        onward = top_down.log_probs(transitions + to_go[1:, :, tf.newaxis])
         return tf.reduce_logsumexp(to_go[0], axis=-1), tf.concat([first, onward], axis=0)
 
     @staticmethod
@@ -115,7 +115,3 @@ class Chain(Trellis):
     @staticmethod
     def _arrivals(joint):
         return tf.reduce_sum(joint, axis=1)
-
-
-def _log_probs(scores):
-    return tf.maximum(tf.nn.log_softmax(scores), top_down.LEAST)

@@ -24,6 +24,13 @@ _NOTHING = -1e30
 LEAST = -1e8
 
 
+def log_probs(
+    scores: tf.Tensor,  # [..., C]
+) -> tf.Tensor:
+    """Log-probabilities of C choices, `LEAST` at least."""
+    return tf.maximum(tf.nn.log_softmax(scores), LEAST)
+
+
 class Beam(NamedTuple):
     """The best of the partial configurations that are equally long, M an example."""
 
