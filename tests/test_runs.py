@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tf_direct_opt import runs
 from tf_direct_opt.callbacks import Checkpoint, drop_events
 from tf_direct_opt.runs import batches
+from tf_direct_opt.runs.settings import Settings
 
 EPOCHS = 4
 
@@ -145,7 +146,7 @@ def test_settings_are_written_when_an_epoch_is_done(tmp_path):
 
 def test_settings_as_lines_of_a_flagfile():
     settings = {"b": True, "a": False, "n": 3, "none": None, "list": [1, 2], "x": 0.5}
-    assert runs.Run("a", settings)._lines() == ["--noa", "--b", "--list=1,2", "--n=3", "--x=0.5"]
+    assert Settings(settings).lines() == ["--noa", "--b", "--list=1,2", "--n=3", "--x=0.5"]
 
 
 def test_settings_become_pythons_own():
@@ -172,12 +173,17 @@ def test_free_is_a_list_of_names(tmp_path):
     with pytest.raises(ValueError, match=r"received 'disk'. Please give \['disk'\]."):
         runs.Run("a", {"i": 1}, free="disk")
     for value, line in ((True, "--noise"), ("a", "--noise=a")):
-        run = runs.Run("a", {"noise": value}, free=("ise",))
-        assert run._lines() == [line]
-        assert run._fixed(line)
-    assert runs.Run("a", free=("ise",))._fixed("--noise")
-    assert not runs.Run("a", {"cache": True}, free=["cache"])._fixed("--nocache")
-    assert not runs.Run("a", {"noise": True}, free=["noise"])._fixed("--nonoise")
+        settings = Settings({"noise": value}, free=("ise",))
+        assert settings.lines() == settings.fixed_lines() == [line]
+    assert Settings({"cache": True}, free=["cache"]).fixed_lines() == []
+    path = tmp_path / "flags.txt"
+    path.write_text("--noise\n")
+    with pytest.raises(ValueError, match="in one of the two only are --noise"):
+        Settings({}, free=("ise",)).require_same(path)
+    path.write_text("--nocache\n")
+    Settings({"cache": True}, free=["cache"]).require_same(path)
+    path.write_text("--nonoise\n")
+    Settings({"noise": True}, free=["noise"]).require_same(path)
 
 
 class Saved:

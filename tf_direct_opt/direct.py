@@ -156,20 +156,27 @@ def loss_with_difference(
     return attach_slope(nan_unless_finite(loss, loss_table), logits, slope), slope
 
 
-@tf.custom_gradient
 def attach_slope(
-    loss,  # [B]
-    logits,  # [B, *event]
-    slope,  # [B, *event]
-):
-    """`loss` as it is, with `slope` for its gradient towards `logits`; call it positionally."""
+    loss: tf.Tensor,  # [B]
+    logits: tf.Tensor,  # [B, *event]
+    slope: tf.Tensor | Callable[[], tf.Tensor],  # [B, *event]
+) -> tf.Tensor:
+    """`loss` as it is, with `slope` for its gradient towards `logits`.
 
-    def backward(upstream):
-        gradient = per_example(tf.cast(upstream, slope.dtype), slope) * slope
-        gradient = first_order_only(gradient, upstream, logits)
-        return upstream, tf.cast(gradient, logits.dtype), None
+    A function is called when a gradient is asked for.
+    """
 
-    return tf.identity(loss), backward
+    @tf.custom_gradient
+    def attached(loss, logits):
+        def backward(upstream):
+            found = slope() if callable(slope) else slope
+            gradient = per_example(tf.cast(upstream, found.dtype), found) * found
+            gradient = first_order_only(gradient, upstream, logits)
+            return upstream, tf.cast(gradient, logits.dtype)
+
+        return tf.identity(loss), backward
+
+    return attached(loss, logits)
 
 
 def direct_argmax(

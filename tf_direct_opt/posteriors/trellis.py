@@ -25,14 +25,12 @@ _LARGEST = 1e15
 
 
 class Moments(NamedTuple):
-    """What one pass backwards and one forwards yield, with the gradients of the scalars."""
+    """What one pass backwards and one forwards yield."""
 
     log_partition: tf.Tensor  # [B]
     choices: tf.Tensor  # log-probabilities given the state, [L, B, S, C]
     marginals: tf.Tensor  # of every choice, [B, L, C]
     entropy: tf.Tensor  # [B]
-    means: tf.Tensor  # d log Z / dh = E s, [B, *parameter_shape]
-    entropy_slope: tf.Tensor  # d entropy / dh, [B, *parameter_shape]
 
 
 class Trellis(Posterior):
@@ -61,10 +59,10 @@ class Trellis(Posterior):
     def _arrivals(joint: tf.Tensor) -> tf.Tensor: ...
 
     def log_partition(self):
-        return attach_slope(self._moments.log_partition, self.parameters, self._moments.means)
+        return attach_slope(self._moments.log_partition, self.parameters, self.mean_statistics)
 
     def entropy(self):
-        return attach_slope(self._moments.entropy, self.parameters, self._moments.entropy_slope)
+        return attach_slope(self._moments.entropy, self.parameters, lambda: self._slope("entropy"))
 
     def kl_to_uniform(self):
         return math.log(self.num_configurations) - self.entropy()
@@ -73,8 +71,8 @@ class Trellis(Posterior):
         return self._moments.marginals
 
     def mean_statistics(self) -> tf.Tensor:
-        """E_q s(z), [B, *parameter_shape]. No gradient passes."""
-        return self._moments.means
+        """E_q s(z) = d log Z / dh, [B, *parameter_shape]. No gradient passes."""
+        return self._slope("log_partition")
 
     def sample(self, count, seed):
         choices = self._moments.choices
@@ -111,17 +109,29 @@ class Trellis(Posterior):
             return self.parameters
         return tf.cast(self.parameters, tf.float32)
 
-    @functools.cached_property
+    @property
     def _moments(self) -> Moments:
-        """One pass backwards and one forwards for all that ask; no gradient passes."""
+        return self._recorded[0]
+
+    @functools.cached_property
+    def _recorded(self):
+        """One pass backwards and one forwards for all that ask, and what their slopes need.
+
+        No gradient passes. The slopes are traced only where a gradient is asked for, as tracing
+        them takes more time than everything else.
+        """
         parameters = check_finite(tf.stop_gradient(self._wide), self.parameter_name)
         parameters = tf.clip_by_value(parameters, -_LARGEST, _LARGEST)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(parameters)
             log_partition, choices = self._messages(parameters)
             marginals, entropy = self._forward(choices)
-        means, slope = (tape.gradient(y, parameters) for y in (log_partition, entropy))
-        return Moments(log_partition, choices, marginals, entropy, means, slope)
+        return Moments(log_partition, choices, marginals, entropy), tape, parameters
+
+    def _slope(self, name: str) -> tf.Tensor:
+        """The gradient of one of the scalars towards the parameters."""
+        moments, tape, parameters = self._recorded
+        return tape.gradient(getattr(moments, name), parameters)
 
     def _forward(self, choices):
         """Marginals [B, L, C] and entropy [B], by the probabilities of the states."""

@@ -148,7 +148,7 @@ class SharedRun(Run):
 
     def _shared_lines(self):
         """The settings that all workers have to share."""
-        return list(filter(self._fixed, self._lines()))
+        return self._settings.fixed_lines()
 
 
 def welcome(cluster: Cluster, timeout: float, settings: list[str], content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The schedules each estimator trains best with, found by the search that the README tells of."""
+"""The schedules each estimator trains best with, found by the search that docs/results.md tells of."""
 
 from typing import Any
 

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Collection, Mapping
 
 from tf_direct_opt import files
+from tf_direct_opt.runs.settings import Settings, plain
 
 if typing.TYPE_CHECKING:
     from tf_direct_opt.callbacks import History
@@ -78,23 +79,17 @@ class Run:
             )
         if not isinstance(resume, bool):
             raise ValueError(f"Expected `resume` to be True or False; received {resume!r}.")
-        if isinstance(free, str):  # In which every part of it would be found.
-            raise ValueError(
-                f"Expected `free` to be a list of names; received {free!r}. Please give [{free!r}]."
-            )
         self.directory = pathlib.Path(directory).expanduser()
-        self.settings = _plain("the settings", settings or {})
+        self._settings = Settings(settings or {}, free)
         self.resume = resume
-        self._free = tuple(free)
-        for line in self._lines():  # What is read back must be what was written.
-            if line.encode(errors="replace").decode().splitlines() != [line]:
-                raise ValueError(
-                    f"Expected every setting to be one line of UTF-8; received {line!r}. Please "
-                    "give one line."
-                )
         self._lock = contextlib.ExitStack()
         self._initial_epoch = 0
         self._history: History | None = None
+
+    @property
+    def settings(self) -> dict:
+        """What decides the results, of Python's own kinds."""
+        return self._settings.values
 
     @property
     def finished(self) -> bool:
@@ -203,7 +198,7 @@ class Run:
                 f"Expected further entries beside the run's own {', '.join(own)}; received "
                 f"{', '.join(taken)}. Please give other names."
             )
-        text = json.dumps(_plain("the figures", {"test": dict(test), **more, **own}))
+        text = json.dumps(plain("the figures", {"test": dict(test), **more, **own}))
         figures = json.loads(text, parse_constant=lambda _: None)
         with files.replacing(self.directory / "model.keras") as temporary:
             model.save(temporary)
@@ -239,7 +234,7 @@ class Run:
                     f"Expected a new --output_dir; received {self.directory}, which holds a run "
                     "already. Please add --resume to go on with it, or give another folder."
                 )
-            self._require_same_settings()
+            self._settings.require_same(self.directory / SETTINGS)
         else:
             found = [name for name in FILES if (self.directory / name).exists()]
             checkpoints = self.directory / "checkpoints"
@@ -266,68 +261,10 @@ class Run:
                         "or give another --output_dir."
                     )
 
-    def _require_same_settings(self) -> None:
-        path = self.directory / SETTINGS
-        try:
-            before = set(path.read_text(encoding="utf-8").splitlines())
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"Expected the flags of a run in {path}; received a damaged file: {error}. Please "
-                "give another --output_dir."
-            ) from error
-        changed = sorted(filter(self._fixed, before ^ set(self._lines())))
-        if changed:
-            raise ValueError(
-                f"Expected the flags of the run in {path} to resume it; received others, or a "
-                f"damaged file: in one of the two only are {' '.join(changed)}. Please add "
-                f"--flagfile={path}, or give another --output_dir."
-            )
-
     def _begin(self) -> None:
         """Writes the settings: from now on the folder is this run's."""
         with files.replacing(self.directory / SETTINGS) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in self._lines()), encoding="utf-8")
-
-    def _fixed(self, line: str) -> bool:
-        """Whether a line of the settings is one that may not change on the way."""
-        name, equals, _ = line.removeprefix("--").partition("=")
-        positive = name.removeprefix("no")
-        if not equals and name not in self.settings and positive in self.settings:
-            name = positive  # The line is the negation of a boolean setting.
-        return name not in self._free
-
-    def _lines(self) -> list[str]:
-        """The settings as lines of a flagfile."""
-        lines = []
-        for name, value in sorted(self.settings.items()):
-            if isinstance(value, bool):
-                lines.append(f"--{'' if value else 'no'}{name}")
-            elif isinstance(value, list):
-                lines.append(f"--{name}={','.join(map(str, value))}")
-            elif value is not None:
-                lines.append(f"--{name}={value}")
-        return lines
-
-
-def _plain(what: str, value):
-    """The same of Python's own kinds, which JSON can hold; ValueError where there is none."""
-    import numpy as np
-
-    if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
-        value = value.item()
-    elif isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, list | tuple):
-        entries = (_plain(what, entry) for entry in value)
-        return tuple(entries) if isinstance(value, tuple) else list(entries)
-    if isinstance(value, Mapping):
-        return {str(name): _plain(f"`{name}` in {what}", entry) for name, entry in value.items()}
-    raise ValueError(
-        f"Expected {what} to be text, a number, a boolean, None or a path, or a list, tuple or "
-        f"mapping of them; received one of type {type(value).__name__}. Please give one of these."
-    )
+            self._settings.write(temporary)
 
 
 def _versions() -> dict[str, str]:
