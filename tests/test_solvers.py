@@ -372,6 +372,7 @@ class TestPairwiseBinaryMaxFlow(TestPairwiseBinary):
 class TestPairwiseBinaryMILP(TestPairwiseBinary):
     solver = solvers.PairwiseBinaryMILP
     sizes = ((1,), (2,), (5,))
+    instances = 30  # Each of them several integer programmes.
 
     def test_any_of_the_best_where_ties_do_not_matter(self):
         for size in self.sizes:

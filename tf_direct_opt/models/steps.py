@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt.metrics import Means
@@ -53,13 +54,33 @@ class Stepping(Replicated):
 
     def fit(self, x=None, y=None, *args, sample_weight=None, **kwargs):
         _refuse_weights_that_are_lost(y, sample_weight)
+        self._build_for(x)
         return super().fit(x, y, *args, sample_weight=sample_weight, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
         _refuse_weights_that_are_lost(y, sample_weight)
+        self._build_for(x)
         return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
 
+    def train_on_batch(self, x, *args, **kwargs):
+        self._build_for(x)
+        return super().train_on_batch(x, *args, **kwargs)
+
     fit.__doc__, evaluate.__doc__ = keras.Model.fit.__doc__, keras.Model.evaluate.__doc__
+    train_on_batch.__doc__ = keras.Model.train_on_batch.__doc__
+
+    def _build_for(self, data):
+        """Builds the model for its data: Keras would while it traces the first step, and twice."""
+        if self.built:
+            return
+        if isinstance(data, tf.data.Dataset):
+            first, *_ = tf.nest.flatten(data.element_spec)
+            shape = getattr(first, "shape", None)
+        else:
+            shape = data.shape if isinstance(data, np.ndarray | tf.Tensor) else None
+        if shape is not None and tf.TensorShape(shape).rank:
+            with self.distribute_strategy.scope():
+                self.build((None, *tf.TensorShape(shape)[1:]))
 
     def make_train_function(self, force=False):
         # Without variables of its optimizer Keras traces the first step twice.

@@ -1,4 +1,4 @@
-"""The schedules each estimator trains best with, found by the search that docs/results.md tells of."""
+"""The schedules that each estimator trains best with; docs/results.md tells how they were found."""
 
 from typing import Any
 
