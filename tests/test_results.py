@@ -273,6 +273,22 @@ def test_growth_of_a_step():
             assert cell == (figure if name == "gumbel_softmax" else figure + ratio)
 
 
+def test_the_published_setting_of_reinmax():
+    rows = {row["finished_epochs"]: row for row in rows_of("reinmax_8x4.csv")}
+    training, test = table("docs/estimators.md", "finished epochs")
+    for epoch in list(training)[1:]:
+        assert training[epoch] == f"{float(rows[epoch]['loss']):.2f}"
+        assert test[epoch] == f"{float(rows[epoch]['val_loss']):.2f}"
+    text = " ".join((ROOT / "docs/estimators.md").read_text().split())
+    seconds = sum(float(row["cpu_seconds"]) for row in rows.values())
+    assert f"took {seconds:,.0f} CPU seconds" in text
+    # The paper's figures, from its authors' raw files.
+    lower, higher = 124.94 - float(rows["160"]["loss"]), float(rows["160"]["val_loss"]) - 126.63
+    assert f"this run is {lower:.2f} nats lower on the training images" in text
+    assert f"and {higher:.2f} higher on the test images" in text
+    assert max(abs(lower), abs(higher)) < 1.5
+
+
 def test_noise_averaged_out_over_thirty_epochs():
     columns = {
         "-ELBO, exact": "negative_elbo",
