@@ -44,7 +44,7 @@ def pytest_collection_finish():
 def _doctest_names(doctest_namespace):
     for module in (
         tdo.layers, tdo.models, tdo.estimators, tdo.posteriors, tdo.direct, tdo.perturbation,
-        tdo.solvers, tdo.files,
+        tdo.solvers, tdo.optimizers, tdo.files,
     ):  # fmt: skip
         doctest_namespace.update({k: v for k, v in vars(module).items() if k[0] != "_"})
     # Solvers and posteriors share names: those of posteriors come with the room.

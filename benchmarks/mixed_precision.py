@@ -10,6 +10,7 @@ the spread: no farther from the mean of float32 than its greatest is from its le
 
 import csv
 import functools
+import os
 import statistics
 import sys
 
@@ -90,6 +91,13 @@ def compare(name: str, likelihood: str, epochs: int) -> dict:
 def main():
     models = command_line.choices("models", MODELS)
     likelihoods = command_line.choices("likelihoods", LIKELIHOODS)
+    if FLAGS.output is not None:
+        path = files.expanded(FLAGS.output)
+        if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+            raise ValueError(
+                "Expected --output to be a file in a folder that can be written; received "
+                f"{FLAGS.output!r}. Please make the folder, or give another one."
+            )
     rows = []
     for name in models:
         for likelihood in likelihoods:
@@ -100,7 +108,7 @@ def main():
             writer.writerow(rows[-1])
             sys.stdout.flush()
     if FLAGS.output is not None:
-        with files.replacing(FLAGS.output) as path, path.open("w", newline="") as file:
+        with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)

@@ -95,24 +95,53 @@ def prepared(name: str) -> dict[str, np.ndarray]:
     Raises:
         ValueError: no images of one size, or other splits.
     """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, data_dir=str(_folder()))
-    if FLAGS.download:
-        builder.download_and_prepare()
+    builder = _builder(name)
     image = dict(builder.info.features.items()).get("image")
-    if image is None or None in image.shape or not {"train", "test"} <= set(builder.info.splits):
+    of_bytes = (
+        image is not None
+        and None not in image.shape
+        and image.shape[-1] in (1, 3)
+        and np.dtype(image.np_dtype) == np.uint8
+    )
+    if not of_bytes or not {"train", "test"} <= set(builder.info.splits):
         raise ValueError(
-            f"Expected images of one size in --dataset={name}, with the splits train and test; "
-            f"received {image} in {sorted(builder.info.splits)}. Please give another one."
+            f"Expected images of one size in --dataset={name}, bytes of 1 or 3 channels, with the "
+            f"splits train and test; received {image} in {sorted(builder.info.splits)}. Please "
+            "give another one."
         )
     splits = {"train": "train[:90%]", "valid": "train[90%:]", "test": "test"}
-    return {
-        part: builder.as_dataset(split=split, batch_size=-1)["image"].numpy()
-        for part, split in splits.items()
-    }
+    try:
+        return {
+            part: builder.as_dataset(split=split, batch_size=-1)["image"].numpy()
+            for part, split in splits.items()
+        }
+    except MemoryError:
+        raise
+    except Exception as error:  # TensorFlow, TFDS and protobuf have errors of their own.
+        raise _damaged(name, error) from error
+
+
+def _builder(name: str):
+    import tensorflow_datasets as tfds
+
+    if FLAGS.download:
+        builder = tfds.builder(name, data_dir=str(_folder()))
+        builder.download_and_prepare()
+        return builder
+    try:
+        return tfds.builder(name, data_dir=str(_folder()))
+    except Exception as error:  # Of JSON, of protobuf, of TFDS.
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> ValueError:
+    what = str(error).partition("\n")[0] or type(error).__name__
+    return ValueError(
+        f"Expected the data set {name!r} whole in {_folder() / name}; received something that "
+        f"cannot be read ({what[:200]}). Please prepare it again with --download."
+    )
 
 
 def _folder() -> pathlib.Path:
     folder = FLAGS.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(folder).expanduser()
+    return files.expanded(folder)

@@ -147,7 +147,7 @@ def require_prepared(name: str, data_dir: str | None = None, download: bool = Fa
 
 def _folder(data_dir: str | None) -> pathlib.Path:
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(folder).expanduser()
+    return files.expanded(folder)
 
 
 def _builder_name(name: str) -> str:

@@ -21,7 +21,6 @@ wrong element.
 """
 
 import json
-import pathlib
 import statistics
 
 import keras
@@ -208,10 +207,12 @@ def main():
         **means,
         "steps": FLAGS.epochs * -(-FLAGS.num_pairs // FLAGS.batch_size),
         "runs": runs,
+        "flags": command_line.given(),
     }
     if FLAGS.output_dir:
-        directory = pathlib.Path(FLAGS.output_dir).expanduser()
-        with files.replacing(directory / "result.json") as temporary:
+        with files.replacing(
+            command_line.make_folder(FLAGS.output_dir) / "result.json"
+        ) as temporary:
             temporary.write_text(json.dumps(result, indent=2))
     print(json.dumps(result))
 

@@ -205,6 +205,7 @@ def main():
         "test_regrets": np.round(curves[:, -1], 3).tolist(),
         "floor": round(100 * float(floor.result()), 3),
         "seconds": round(time.time() - began, 1),
+        "flags": command_line.given(),
     }
     if FLAGS.output_dir:
         write(command_line.make_folder(FLAGS.output_dir), result, curves)

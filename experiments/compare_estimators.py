@@ -14,7 +14,6 @@ test images; and for each data set comparison_<data set>.png, drawn by plot_comp
 line printed is JSON with the last figures, mean and spread over the seeds.
 """
 
-import csv
 import functools
 import itertools
 import json
@@ -55,6 +54,10 @@ _LIMITS = flags.DEFINE_string(
 flags.adopt_module_key_flags(grid)  # --shard, --processes
 flags.adopt_module_key_flags(train_vae)
 
+_NO_SECONDS = (
+    "cache", "data_dir", "download", "output_dir", "resume", "verbose", "worker_timeout",
+)  # fmt: skip
+
 
 def cells() -> list[dict]:
     """The flags of train_vae.py for every cell; seeds vary last, estimators before them.
@@ -63,12 +66,21 @@ def cells() -> list[dict]:
         ValueError: a flag of the grid that cannot be read, or one of train_vae.py that would
             have no effect.
     """
-    for one, several in (
-        ("dataset", "datasets"), ("k", "ks"), ("estimator", "estimators"), ("seed", "seeds"),
-    ):  # fmt: skip
-        if FLAGS[one].present:
-            raise ValueError(f"Expected --{several} here; received --{one}. Please give a list.")
-    datasets = map(_available, command_line.choices("datasets", data.DATASETS))
+    grid.refuse({"dataset": "datasets", "k": "ks", "estimator": "estimators", "seed": "seeds"})
+    if FLAGS["watch"].present:
+        raise ValueError(
+            "Expected no --watch here, where the test images are evaluated; received "
+            f"--watch={FLAGS.watch}. Please leave it out."
+        )
+    for name in ("epochs", "watch_every"):
+        if budgets() and FLAGS[name].present:
+            budget = " and ".join(f"--{name}" for name in budgets())
+            raise ValueError(
+                f"Expected {budget} without --{name}, which follows from it; received "
+                f"--{name}={FLAGS[name].value} as well. Please leave one of them out."
+            )
+    # omniglot_small may stand for two of them.
+    datasets = dict.fromkeys(map(_available, command_line.choices("datasets", data.DATASETS)))
     estimators = command_line.some("estimators")
     ks, seeds = command_line.integers("ks", 2), command_line.integers("seeds")
     names = ("dataset", "k", "estimator", "seed")
@@ -145,9 +157,15 @@ def cpu_seconds_an_epoch(cell: dict) -> float:
     from tf_direct_opt.files import replacing
 
     path = pathlib.Path(FLAGS.output_dir) / "cpu_seconds.json"
-    name = "{dataset}-k{k}-{estimator}".format(**cell)
+    name = " ".join(["{dataset}-k{k}-{estimator}".format(**cell), *_given()])
     with grid.in_turn():
-        measured = json.loads(path.read_text()) if path.exists() else {}
+        measured = {}
+        if path.exists():
+            with grid.reading(path):
+                found = json.loads(path.read_text(encoding="utf-8"))
+                measured = {key: float(seconds) for key, seconds in found.items()}
+                if not all(0 < seconds < math.inf for seconds in measured.values()):
+                    raise ValueError("seconds that are not above 0")
         if name not in measured:
             training.say(f"Measuring the seconds of an epoch of {name}.")
             with flagsaver.flagsaver(**cell, output_dir=None, resume=False):
@@ -160,23 +178,37 @@ def cpu_seconds_an_epoch(cell: dict) -> float:
     return measured[name]
 
 
+def _given() -> list[str]:
+    """The flags of train_vae.py that were given, but for those that no epoch takes longer by."""
+    module = FLAGS.find_module_defining_flag("k")
+    return sorted(
+        flag.serialize()
+        for flag in FLAGS.get_key_flags_for_module(module)
+        if flag.present and flag.name not in _NO_SECONDS
+    )
+
+
 def rows_of(cell: dict) -> list[dict]:
-    """The rows of a finished cell in the table."""
-    directory = pathlib.Path(FLAGS.output_dir) / name_of(cell)
+    """The rows of a finished cell in the table.
+
+    Raises:
+        ValueError: files of the cell are damaged.
+    """
     bound = "negative_log_likelihood" if FLAGS.num_variables == 1 else "importance_weighted_nll"
     evaluations, seconds, rows = decoder_evaluations(cell), 0.0, []
-    with (directory / "history.csv").open(newline="") as file:
-        for epoch, history in enumerate(csv.DictReader(file), 1):
-            seconds += float(history["cpu_seconds"])
-            if not history["val_loss"]:  # No evaluation after this epoch.
+    _, histories = grid.results_of(name_of(cell))
+    with grid.reading(pathlib.Path(FLAGS.output_dir) / name_of(cell) / "history.csv"):
+        for epoch, history in enumerate(histories, 1):
+            seconds += history["cpu_seconds"]
+            if history["val_loss"] is None:  # No evaluation after this epoch.
                 continue
             row = {**cell, "num_variables": FLAGS.num_variables, "epoch": epoch}
             row["cpu_seconds"] = f"{seconds:.1f}"
             row["decoder_evaluations"] = f"{epoch * evaluations:g}"
-            row["negative_elbo"] = f"{float(history['val_loss']):.2f}"
-            row["bound"] = f"{float(history[f'val_{bound}']):.2f}"
+            row["negative_elbo"] = f"{history['val_loss']:.2f}"
+            row["bound"] = f"{history[f'val_{bound}']:.2f}"
             for name in ("kl_weight", "epsilon", "temperature"):
-                row[name] = f"{float(history[name]):.3g}" if name in history else ""
+                row[name] = f"{history[name]:.3g}" if name in history else ""
             rows.append(row)
     return rows
 
@@ -199,7 +231,7 @@ def summary(rows: list[dict]) -> list[dict]:
     for budget, limit in (budgets() or {"epoch": FLAGS.epochs}).items():
         last = {}
         for row in rows:
-            if float(row[budget]) <= 1.05 * limit:
+            if _within(row, budget, limit):
                 key = (row["dataset"], row["k"], row["estimator"])
                 last.setdefault(key, {})[row["seed"]] = row
         for (dataset, k, estimator), by_seed in last.items():
@@ -211,6 +243,22 @@ def summary(rows: list[dict]) -> list[dict]:
                 line[f"{name}_range"] = round(max(figures) - min(figures), 2)
             lines.append(line)
     return lines
+
+
+def _within(row: dict, budget: str, limit: float) -> bool:
+    return float(row[budget]) <= 1.05 * limit
+
+
+def say_beyond(rows: list[dict]) -> None:
+    """Says which cells have no evaluation within a budget, and thus no part in the summary."""
+    for budget, limit in budgets().items():
+        within = {name_of(row) for row in rows if _within(row, budget, limit)}
+        beyond = dict.fromkeys(name for row in rows if (name := name_of(row)) not in within)
+        if beyond:
+            training.say(
+                f"The first evaluation is beyond --{budget}={limit:g}, and the last line without "
+                f"it, of {', '.join(beyond)}."
+            )
 
 
 def main():
@@ -236,6 +284,7 @@ def main():
         across = budgets() or {"epoch": None, "cpu_seconds": None}
         plot_comparison.draw_all(rows, limits, across, folder)
         grid.say_left(names)
+        say_beyond(rows)
     print(json.dumps(summary(rows)))
 
 

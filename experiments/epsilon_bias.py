@@ -5,9 +5,9 @@
 One categorical variable with random logits and losses. Predicted by `coupled_law`, the joint law of
 the two argmaxes; measured from --draws draws of the estimator itself, which it meets within its
 error; beside it two steps combined (`richardson`), and what `flip_rate` each epsilon has. Into
---output_dir: epsilon_bias.csv, a row for each epsilon, figures as shares of the norm of the true
-gradient; and epsilon_bias.png. The last line printed is JSON: the epsilon of the least mean square
-error of a draw, and of the mean of 1,000.
+--output_dir: epsilon_bias.csv, a row for each epsilon, with the flags that decide it, figures as
+shares of the norm of the true gradient; and epsilon_bias.png. The last line printed is JSON: the
+epsilon of the least mean square error of a draw, and of the mean of 1,000.
 """
 
 import csv
@@ -26,7 +26,8 @@ flags.DEFINE_integer("seed", 0, "Of logits, losses and noise.", lower_bound=0)
 flags.DEFINE_string("output_dir", None, "Folder of the table and the picture.")
 
 EPSILONS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
-COLUMNS = (
+SETTINGS = ("k", "scale", "draws", "seed")
+FIGURES = (
     "epsilon", "flip_rate", "bias", "deviation", "measured_bias", "measured_bias_error",
     "measured_deviation", "richardson_bias", "richardson_deviation",
 )  # fmt: skip
@@ -70,7 +71,9 @@ def measure() -> list[dict]:
             drawn["bias"], drawn["bias_error"], drawn["deviation"],
             combined["bias"], combined["deviation"],
         )  # fmt: skip
-        rows.append(dict(zip(COLUMNS, (f"{figure:.4g}" for figure in figures), strict=True)))
+        settings = {name: FLAGS[name].value for name in SETTINGS}
+        texts = (f"{figure:.4g}" for figure in figures)
+        rows.append(settings | dict(zip(FIGURES, texts, strict=True)))
     return rows
 
 
@@ -112,7 +115,7 @@ def main():
         files.replacing(folder / "epsilon_bias.csv") as temporary,
         temporary.open("w", newline="") as file,
     ):
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, SETTINGS + FIGURES)
         writer.writeheader()
         writer.writerows(rows)
     with files.replacing(folder / "epsilon_bias.png") as temporary:

@@ -13,7 +13,7 @@ import numpy as np
 import plot_comparison
 from absl import flags
 
-from tf_direct_opt.files import replacing
+from tf_direct_opt.files import expanded, replacing
 from tf_direct_opt.runs import command_line
 
 FLAGS = flags.FLAGS
@@ -77,7 +77,7 @@ def main():
     command_line.require_packages("matplotlib")
     tables = [plot_comparison.read(pathlib.Path(path)) for path in command_line.some("tables")]
     limits = plot_comparison.read_limits(FLAGS.limits)
-    path = pathlib.Path(FLAGS.output).expanduser()
+    path = expanded(FLAGS.output)
     if not path.parent.is_dir() or path.suffix != ".png":
         raise ValueError(
             "Expected --output to be a .png in a folder that is there; received "

@@ -57,12 +57,32 @@ GRID = (
 BINARY = ("disarm", "rebar", "relax")
 
 
+def chosen() -> list[str]:
+    """The estimators of --estimators; without it, all of the grid that the shape allows.
+
+    Raises:
+        ValueError: one that is not of the grid, or that the shape does not allow.
+    """
+    names = [name for name, _ in GRID]
+    not_allowed = set(BINARY) if FLAGS.k != 2 else set()
+    if FLAGS.num_variables != 1:
+        not_allowed.add("exact")
+    if _ESTIMATORS.value is None:
+        return [name for name in names if name not in not_allowed]
+    given = command_line.choices("estimators", names)
+    if refused := [name for name in given if name in not_allowed]:
+        raise ValueError(
+            f"Expected --estimators of those that --k={FLAGS.k} and --num_variables="
+            f"{FLAGS.num_variables} allow; received {', '.join(refused)}. Please leave them out."
+        )
+    return given
+
+
 def settings():
-    """Name and arguments of every estimator of the grid that the shape allows."""
+    """Name and arguments of every chosen estimator, over the grid."""
+    names = chosen()
     for name, grid in GRID:
-        if _ESTIMATORS.value and name not in _ESTIMATORS.value:
-            continue
-        if (name in BINARY and FLAGS.k != 2) or (name == "exact" and FLAGS.num_variables != 1):
+        if name not in names:
             continue
         for values in itertools.product(*grid.values()):
             yield name, dict(zip(grid, values, strict=True))
@@ -133,7 +153,7 @@ def measure(model, images, stage: str) -> list[dict]:
         label = " ".join([name, *kind])
         figures = {key: f"{value:.3g}" for key, value in row.items()}
         rows.append(
-            {"model": stage, "estimator": label, "setting": setting}
+            {"model": stage, "estimator": label, "setting": setting, "draws": _DRAWS.value}
             | {"decoder_evaluations": f"{cost:g}", **figures}
         )
     return rows
@@ -176,15 +196,7 @@ def main():
             f"Expected at most {MAX_CODES} codes for the exact gradient; received {num_codes}, "
             f"from --k={FLAGS.k} and --num_variables={FLAGS.num_variables}. Please give fewer."
         )
-    names = [name for name, _ in GRID]
-    if _ESTIMATORS.value is not None and not list(settings()):
-        raise ValueError(
-            f"Expected --estimators of {', '.join(names)} that --k={FLAGS.k} and --num_variables="
-            f"{FLAGS.num_variables} allow; received {','.join(_ESTIMATORS.value)!r}. Please give "
-            "others."
-        )
-    if _ESTIMATORS.value:
-        command_line.choices("estimators", names)
+    chosen()
     with train_vae.prepare() as run:
         import keras
         import tensorflow as tf

@@ -3,11 +3,16 @@
 import contextlib
 import csv
 import datetime
+import errno
+import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 from absl import flags
@@ -26,6 +31,20 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("processes", 1, "Runs that are trained at once on this machine.", 1)
 
+# Set in the environment of a child of `in_processes`.
+_CHILD = "TF_DIRECT_OPT_CHILD"
+
+
+def refuse(instead: Mapping[str, str]) -> None:
+    """Raises ValueError where a flag of one run was given that the grid decides.
+
+    Args:
+        instead: the flag of the grid that decides it, by the name of the run's.
+    """
+    for one, several in instead.items():
+        if FLAGS[one].present:
+            raise ValueError(f"Expected --{several} here; received --{one}. Please give a list.")
+
 
 @contextlib.contextmanager
 def folder():
@@ -34,6 +53,7 @@ def folder():
     Raises:
         ValueError: none was given, or another process fills it.
     """
+    _end_with_parent()
     if FLAGS.output_dir is None:
         raise ValueError(
             "Expected --output_dir, the folder of all runs and their table; received none."
@@ -43,7 +63,7 @@ def folder():
             "Expected --distribute=none or mirrored for many runs; received multi_worker. Please "
             "give --shard=i/n to divide them among machines."
         )
-    path = pathlib.Path(FLAGS.output_dir).expanduser()
+    path = files.expanded(FLAGS.output_dir)
     FLAGS.output_dir = str(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"Expected --output_dir to be a folder; received the file {path}.")
@@ -72,19 +92,64 @@ def _shard() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def in_turn():
-    """One shard after the other: for what all of them read and write."""
+    """One shard after the other: for what all of them read and write.
+
+    All at once where the file system has no locks, of which `folder` has warned: what they write
+    is whole there as well, and that of the last.
+    """
     import filelock
 
-    if FLAGS.shard is None:
+    lock = filelock.FileLock(pathlib.Path(FLAGS.output_dir) / ".turn")
+    if FLAGS.shard is not None:
+        try:
+            lock.acquire()
+        except (NotImplementedError, OSError) as error:
+            if not _says_no_locks(error):
+                raise
+    try:
         yield
-    else:
-        with filelock.FileLock(pathlib.Path(FLAGS.output_dir) / ".turn"):
-            yield
+    finally:
+        lock.release()
+
+
+def _says_no_locks(error: Exception) -> bool:
+    """Whether a lock failed because the file system has none."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOLCK, errno.ENOTSUP)
+    return isinstance(error, NotImplementedError)
 
 
 def finished(name: str) -> bool:
     """Whether the run in that folder of the grid has come to its end."""
     return (pathlib.Path(FLAGS.output_dir) / name / "metrics.json").exists()
+
+
+@contextlib.contextmanager
+def reading(path: pathlib.Path, cure: str = "put it back, or start over in another folder"):
+    """Names the file where what is in it is not what a program left there."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected {path} as it was written; received a damaged file: {error!r}. Please {cure}."
+        ) from error
+
+
+def results_of(name: str) -> tuple[dict, list[dict]]:
+    """What metrics.json says of a finished run, and the rows of its history.
+
+    Raises:
+        ValueError: one of the files is damaged.
+    """
+    from tf_direct_opt.callbacks import read_history
+
+    folder = pathlib.Path(FLAGS.output_dir) / name
+    path = folder / "metrics.json"
+    with reading(path, "remove it: the same command makes it again"):
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        # The epoch in which a run diverged counts, and has no row.
+        epochs = int(metrics["epochs"]) - (metrics["test"]["negative_elbo"] is None)
+    return metrics, read_history(folder / "history.csv", epochs)
 
 
 def say_left(names: Sequence[str]) -> int:
@@ -98,7 +163,8 @@ def say_left(names: Sequence[str]) -> int:
 def in_processes(names: Sequence[str]) -> None:
     """Trains in --processes children, each with its own shard, if there are to be several.
 
-    What they say goes to process-i.log in --output_dir.
+    What they say goes to process-i.log in --output_dir. They end with this process, whatever ends
+    it.
 
     Args:
         names: the folders of this process's runs.
@@ -110,23 +176,71 @@ def in_processes(names: Sequence[str]) -> None:
     if processes == 1:
         return
     children = {}
-    for number in range(processes):
-        shard = f"--shard={first + 1 + number * count}/{count * processes}"
-        log = pathlib.Path(FLAGS.output_dir) / f"process-{number + 1}.log"
-        with log.open("w") as file:
-            command = [sys.executable, *sys.argv, shard, "--processes=1", "--verbose=2"]
-            children[log] = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-    left = None
-    while any(child.poll() is None for child in children.values()):
-        if left != sum(not finished(name) for name in names):
-            left = say_left(names)
-        time.sleep(0.5)
+    with _signals_as_exceptions():
+        try:
+            for number in range(processes):
+                shard = f"--shard={first + 1 + number * count}/{count * processes}"
+                log = pathlib.Path(FLAGS.output_dir) / f"process-{number + 1}.log"
+                command = [sys.executable, *sys.argv, shard, "--processes=1", "--verbose=2"]
+                with log.open("w") as file:
+                    children[log] = subprocess.Popen(
+                        command,
+                        stdin=subprocess.PIPE,  # Closed when this process ends.
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, _CHILD: "1"},
+                    )
+            left = None
+            while any(child.poll() is None for child in children.values()):
+                if left != sum(not finished(name) for name in names):
+                    left = say_left(names)
+                time.sleep(0.5)
+        finally:
+            for child in children.values():
+                child.terminate()
+            for child in children.values():
+                child.wait()
     for log, child in children.items():
         if child.returncode:
-            line = (log.read_text().splitlines() or ["nothing"])[-1].removeprefix("error: ")
+            lines = log.read_text(errors="replace").splitlines() or ["nothing"]
             raise ValueError(
-                f"Expected all processes to succeed; one ended, see {log}, with: {line}"
+                f"Expected all processes to succeed; one ended, see {log}, with: "
+                f"{lines[-1].removeprefix('error: ')}"
             )
+
+
+@contextlib.contextmanager
+def _signals_as_exceptions():
+    """SIGTERM and SIGHUP leave the block as an exception does, which would end at once."""
+
+    def leave(number, frame):
+        sys.exit(128 + number)
+
+    # One that is ignored, as nohup has it, stays so.
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) == signal.SIG_DFL
+    ]
+    for number in numbers:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end_with_parent() -> None:
+    """Ends a child of `in_processes` as soon as its parent has ended, be it by SIGKILL."""
+    if os.environ.pop(_CHILD, None) is None:
+        return
+
+    def watch():
+        os.read(0, 1)  # Nothing comes, but the end of the pipe.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def check(cells: Iterable[dict], program: ModuleType) -> None:

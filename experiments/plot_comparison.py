@@ -17,7 +17,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from tf_direct_opt.files import replacing
+from tf_direct_opt.files import expanded, replacing
 from tf_direct_opt.runs import command_line
 
 FLAGS = flags.FLAGS
@@ -45,7 +45,7 @@ def read(path: pathlib.Path) -> list[dict]:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         for row in rows:
             _ = [float(row[name]) for name in ("epoch", "cpu_seconds", "negative_elbo", "bound")]
-            _ = int(row["k"]), float(row["decoder_evaluations"])
+            _ = int(row["k"]), int(row["num_variables"]), float(row["decoder_evaluations"])
         whole = bool(rows) and all(
             isinstance(row.get(name), str) for row in rows for name in COLUMNS
         )
@@ -89,26 +89,31 @@ def draw_all(
     across: dict[str, float | None],
     directory: pathlib.Path,
 ) -> list[pathlib.Path]:
-    """Writes comparison_<data set>.png for every data set in the rows."""
+    """Writes comparison_<data set>.png for every data set and number of variables in the rows.
+
+    Of several numbers, each is added to the name of its picture.
+    """
     groups = collections.defaultdict(list)
     for row in rows:
-        groups[row["dataset"]].append(row)
+        groups[row["dataset"], int(row["num_variables"])].append(row)
+    pictures_of = collections.Counter(dataset for dataset, _ in groups)
     paths = []
-    for dataset, members in groups.items():
+    for (dataset, num_variables), members in groups.items():
         limit = {
             str(line["num_categories"]): line["test_nll"]
             for line in limits
             if line["dataset"] == dataset
         }
         figure = plot(members, limit, across)
-        paths.append(directory / f"comparison_{dataset}.png")
+        ending = f"_n{num_variables}" if pictures_of[dataset] > 1 else ""
+        paths.append(directory / f"comparison_{dataset}{ending}.png")
         with replacing(paths[-1]) as temporary:
             figure.savefig(temporary, dpi=80)
     return paths
 
 
 def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | None]):
-    """The figure of one data set: a column for each K, a row for each abscissa and its end."""
+    """The figure of one of them: a column for each K, a row for each abscissa and its end."""
     import matplotlib.figure
 
     ks = sorted({int(row["k"]) for row in rows})
@@ -201,7 +206,7 @@ def main():
     command_line.require_packages("matplotlib")
     rows, limits = read(pathlib.Path(FLAGS.table)), read_limits(FLAGS.limits)
     across = abscissas(command_line.some("across"))
-    directory = pathlib.Path(FLAGS.output_dir).expanduser()
+    directory = expanded(FLAGS.output_dir)
     if not directory.is_dir():
         raise ValueError(
             f"Expected --output_dir to be a folder that is there; received {FLAGS.output_dir!r}. "

@@ -6,10 +6,11 @@ Minimises E mean_i |z_i - 0.45|^p over the logits of 128 independent bits, p = 1
 logits near 0: batches of 64 draws, 8,000 steps, Adam 1e-3, as ReinMax's paper has it. The optimum,
 all bits 0, is 0.45^p: 0.30187, 0.2025, 0.091125; bits tossed fairly have 0.35488, 0.2525, 0.12875.
 
-Into --output_dir: polynomial_toy.csv, with a row for each estimator and p: what is reported by the
-paper, the mean loss of the draws of the last 200 steps; the loss expected under the final logits;
-how far the latter is from the optimum, as a share of where it began; decoder evaluations a step and
-example; CPU seconds. An estimator that is there already is not run again.
+Into --output_dir: polynomial_toy.csv, with a row for each estimator and p: the flags that decide it;
+what is reported by the paper, the mean loss of the draws of the last 200 steps; the loss expected
+under the final logits; how far the latter is from the optimum, as a share of where it began;
+decoder evaluations a step and example; CPU seconds. An estimator that is there already, under the
+same flags, is not run again.
 
 References:
     Liu, Dong, Liu, Yu, Gao, NeurIPS 2023, arXiv:2304.08612; Tucker et al., NeurIPS 2017 (one bit).
@@ -17,6 +18,7 @@ References:
 
 import csv
 import json
+import pathlib
 import time
 
 import _examples  # noqa: F401
@@ -39,7 +41,8 @@ TARGET = 0.45
 CALL = 200
 # Of one variable; of structured potentials; 16 of 2^128 configurations: 300 ms a step.
 LEFT_OUT = ("exact", "flips", "candidates")
-COLUMNS = ("estimator", "p", "mean_loss", "expected_loss", "left", "evaluations", "cpu_seconds")
+SETTINGS = ("estimator", "steps", "seed", "epsilon")
+FIGURES = ("p", "mean_loss", "expected_loss", "left", "evaluations", "cpu_seconds")
 
 
 def powers(distance):
@@ -47,6 +50,43 @@ def powers(distance):
     import tensorflow as tf
 
     return tf.concat([part**p for part, p in zip(tf.split(distance, 3), POWERS, strict=True)], 0)
+
+
+def settings_of(name: str) -> dict[str, str]:
+    """What decides the results of an estimator, as the table has it."""
+    from tf_direct_opt import estimators
+
+    takes_one = "epsilon" in estimators.arguments(name)
+    values = (name, FLAGS.steps, FLAGS.seed, FLAGS.epsilon if takes_one else "")
+    return dict(zip(SETTINGS, map(str, values), strict=True))
+
+
+def read(path: pathlib.Path) -> list[dict]:
+    """The rows of the table, if it is there.
+
+    Raises:
+        ValueError: it is damaged, or another one.
+    """
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+        reader = csv.DictReader(text.splitlines())
+        rows = list(reader)
+        whole = (
+            text.endswith("\n")
+            and tuple(reader.fieldnames or ()) == SETTINGS + FIGURES
+            and [float(row["p"]) for row in rows] == [*POWERS] * (len(rows) // len(POWERS))
+            and not any(None in row or None in row.values() for row in rows)
+        )
+    except (csv.Error, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"Expected the table of this program in {path}; received a damaged one, or another. "
+            "Please move it, or give another --output_dir."
+        )
+    return rows
 
 
 def train(name: str) -> list[dict]:
@@ -98,7 +138,7 @@ def train(name: str) -> list[dict]:
         expected = share[i] * (1 - TARGET) ** p + (1 - share[i]) * TARGET**p
         rows.append(
             {
-                "estimator": name,
+                **settings_of(name),
                 "p": p,
                 "mean_loss": f"{float(means[i]):.6f}",
                 "expected_loss": f"{expected:.6f}",
@@ -124,17 +164,18 @@ def main():
 
     known = [name for name in estimators.names() if name not in LEFT_OUT]
     names = command_line.choices("estimators", known) if FLAGS.estimators else known
-    path = command_line.make_folder(FLAGS.output_dir) / "polynomial_toy.csv"
-    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
-    for name in names:
-        if any(row["estimator"] == name for row in rows):
-            continue
-        rows += train(name)
-        with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        print(json.dumps(rows[-len(POWERS) :]), flush=True)
+    with files.locked(command_line.make_folder(FLAGS.output_dir)) as folder:
+        path = folder / "polynomial_toy.csv"
+        rows = read(path)
+        for name in names:
+            if any(row.items() >= settings_of(name).items() for row in rows):
+                continue
+            rows += train(name)
+            with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, SETTINGS + FIGURES)
+                writer.writeheader()
+                writer.writerows(rows)
+            print(json.dumps(rows[-len(POWERS) :]), flush=True)
 
 
 if __name__ == "__main__":

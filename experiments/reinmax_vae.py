@@ -30,7 +30,7 @@ from tf_direct_opt.runs import command_line
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("estimator", "reinmax", "Registered name of a gradient estimator.")
-flags.DEFINE_multi_string("set", [], "An argument of the estimator, name=value; may be repeated.")
+flags.DEFINE_list("set", [], "Arguments of the estimator: name=value,name=value.")
 flags.DEFINE_float("temperature", None, "Its temperature [its own default].")
 flags.DEFINE_integer("k", 8, "Categories of a variable.", lower_bound=2)
 flags.DEFINE_integer("num_variables", 4, "Categorical variables.", lower_bound=1)
@@ -66,7 +66,9 @@ def build_estimator():
     from tf_direct_opt import estimators
 
     if not all("=" in pair for pair in FLAGS.set):
-        raise ValueError(f"Expected --set of name=value; received {FLAGS.set}. Please add a =.")
+        raise ValueError(
+            f"Expected --set of name=value; received {','.join(FLAGS.set)!r}. Please add a =."
+        )
     arguments = dict(pair.split("=", 1) for pair in FLAGS.set)
     arguments = {name: number_or_text(text) for name, text in arguments.items()}
     if FLAGS.temperature is not None:

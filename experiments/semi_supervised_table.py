@@ -1,6 +1,7 @@
-"""The paper's table: accuracy over numbers of labels, data sets, methods and seeds.
+r"""The paper's table: accuracy over numbers of labels, data sets, methods and seeds.
 
-    python experiments/semi_supervised_table.py --flagfile=flags/semi_supervised_table.flags
+    python experiments/semi_supervised_table.py --flagfile=flags/semi_supervised_table.flags \
+        --output_dir=runs/semi_supervised
 
 Every cell is a run of train_semi_supervised.py in a folder of its own; flags that are given hold
 for all of them. Methods: direct; gumbel_softmax, with the cross-entropy of the labels; supervised,
@@ -12,7 +13,6 @@ Into --output_dir: semi_supervised.csv, one row a cell, and semi_supervised.md, 
 and standard deviation over the seeds. The last line printed is JSON with the same.
 """
 
-import csv
 import itertools
 import json
 import pathlib
@@ -40,8 +40,12 @@ flags.adopt_module_key_flags(grid)  # --shard, --processes
 flags.adopt_module_key_flags(train_semi_supervised)
 
 METHODS = {
-    "direct": {"estimator": "direct", "label_loss": "direct"},
-    "gumbel_softmax": {"estimator": "gumbel_softmax", "label_loss": "cross_entropy"},
+    "direct": {"supervised": False, "estimator": "direct", "label_loss": "direct"},
+    "gumbel_softmax": {
+        "supervised": False,
+        "estimator": "gumbel_softmax",
+        "label_loss": "cross_entropy",
+    },
     "supervised": {"supervised": True},
 }
 COLUMNS = ("dataset", "num_labels", "method", "seed", "epochs", "cpu_seconds", "accuracy")
@@ -54,13 +58,8 @@ def cells() -> list[dict]:
         ValueError: a flag of the table that cannot be read, or one of train_semi_supervised.py
             that would have no effect.
     """
-    for one, several in (
-        ("dataset", "datasets"),
-        ("num_labels", "label_counts"),
-        ("seed", "seeds"),
-    ):
-        if FLAGS[one].present:
-            raise ValueError(f"Expected --{several} here; received --{one}. Please give a list.")
+    grid.refuse({"dataset": "datasets", "num_labels": "label_counts", "seed": "seeds"})
+    grid.refuse(dict.fromkeys(METHODS["direct"], "methods"))
     datasets = command_line.choices("datasets", data.DATASETS)
     counts, seeds = command_line.integers("label_counts", 1), command_line.integers("seeds")
     methods, once = command_line.choices("methods", METHODS), FLAGS.once
@@ -92,17 +91,19 @@ def changes_of(cell: dict) -> dict:
 
 
 def row_of(cell: dict) -> dict:
-    """The row of a finished cell."""
-    directory = pathlib.Path(FLAGS.output_dir) / name_of(cell)
-    metrics = json.loads((directory / "metrics.json").read_text())
-    with (directory / "history.csv").open(newline="") as file:
-        seconds = sum(float(row["cpu_seconds"]) for row in csv.DictReader(file))
-    return {
-        **cell,
-        "epochs": metrics["epochs"],
-        "cpu_seconds": f"{seconds:.1f}",
-        "accuracy": f"{100 * metrics['test']['accuracy']:.2f}",
-    }
+    """The row of a finished cell.
+
+    Raises:
+        ValueError: files of the cell are damaged.
+    """
+    metrics, history = grid.results_of(name_of(cell))
+    with grid.reading(pathlib.Path(FLAGS.output_dir) / name_of(cell) / "metrics.json"):
+        return {
+            **cell,
+            "epochs": metrics["epochs"],
+            "cpu_seconds": f"{sum(row['cpu_seconds'] for row in history):.1f}",
+            "accuracy": f"{100 * metrics['test']['accuracy']:.2f}",
+        }
 
 
 def summary(rows: list[dict]) -> list[dict]:

@@ -1,3 +1,5 @@
+import errno
+
 import keras
 import numpy as np
 import pytest
@@ -85,6 +87,22 @@ def test_a_model_that_diverged_is_not_kept(tmp_path):
 def test_nothing_to_restore(tmp_path):
     assert Checkpoint(tmp_path).restore(plain()) == 0
     assert Checkpoint(tmp_path / "missing").restore(plain()) == 0
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_is_not_begun(tmp_path, monkeypatch):
+    asked = []
+
+    def full(directory, num_bytes):
+        asked.append(num_bytes)
+        if len(asked) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(directory))
+
+    monkeypatch.setattr("tf_direct_opt.callbacks.require_space", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        fit_plain(plain(), epochs=3, callbacks=[Checkpoint(tmp_path)])
+    (checkpoint,) = tmp_path.iterdir()
+    assert checkpoint.stat().st_size < asked[0] < 2 * 2**20
+    assert Checkpoint(tmp_path).restore(plain()) == 1
 
 
 def test_half_written_files_are_not_looked_at(tmp_path):

@@ -7,6 +7,10 @@ import json
 
 import programs
 import pytest
+import tensorflow as tf
+from run_folders import assert_one_line
+
+from tf_direct_opt.runs import command_line
 
 # The folder of the files that the command lines name.
 HERE = "HERE"
@@ -14,6 +18,9 @@ HERE = "HERE"
 RUN = [
     ("--epochs=0", "epochs"),
     ("--epochs=x", "epochs"),
+    (f"--epochs={10**20}", "epochs"),
+    ("--output_dir=~nobody-here/x", "whose home directory cannot be found"),
+    ("--dataset=mnist --data_dir=~nobody-here", "whose home directory cannot be found"),
     ("--batch_size=0", "batch_size"),
     ("--batch_size=5000", "1437 training images; received 5000"),
     ("--learning_rate=-1", "learning_rate"),
@@ -233,6 +240,7 @@ LINES = {
     ],
     "examples/learn_matching.py": [
         ("--seeds=x", "Expected integers of at least 0 in --seeds"),
+        ("--seeds=1,01", "Expected every entry of --seeds once"),
         ("--seeds=", "Expected at least one entry in --seeds"),
         ("--epochs=0", "epochs"),
         ("--method=magic", "method"),
@@ -412,3 +420,45 @@ def test_bad_command_lines(program, here):
         ):  # fmt: skip
             faults.append((line, message, code, out, err, left))
     assert not faults, json.dumps(faults, indent=1)
+
+
+def test_another_backend_of_keras():
+    code, _, err = programs.run(
+        "examples/train_vae.py", prelude="import os; os.environ['KERAS_BACKEND'] = 'torch'"
+    )
+    assert code == 1
+    assert_one_line(err, "Expected Keras on TensorFlow; received KERAS_BACKEND=torch. Please unset")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            tf.errors.ResourceExhaustedError(None, None, "x.v2; No space left on device"),
+            "received: No space left on device. Please free some space; --resume goes on",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "OOM when"),
+            "that fit into memory; received",
+        ),
+        (
+            tf.errors.InvalidArgumentError(None, None, "failed: [Expected finite costs] [Cond"),
+            "training diverged. The last finite checkpoint is kept; please start again",
+        ),
+        (
+            tf.errors.InvalidArgumentError(None, None, "failed: [Expected images k / 255] [Cond"),
+            "error: Expected images k / 255",
+        ),
+    ],
+)
+def test_errors_of_tensorflow_that_a_user_can_mend(error, line):
+    with pytest.raises(SystemExit) as found, command_line.one_line_errors():
+        raise error
+    assert line in str(found.value)
+    assert "Cond" not in str(found.value)
+
+
+def test_faults_of_the_program_are_tracebacks():
+    error = tf.errors.InvalidArgumentError(None, None, "shapes do not agree")
+    with pytest.raises(tf.errors.InvalidArgumentError), command_line.one_line_errors():
+        raise error

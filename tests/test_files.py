@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -5,7 +6,15 @@ import sys
 import pytest
 from programs import ROOT, run
 
-from tf_direct_opt.files import locked, remove_temporaries, replacing
+from tf_direct_opt.files import (
+    cache_folder,
+    expanded,
+    kept_arrays,
+    locked,
+    remove_temporaries,
+    replacing,
+    require_space,
+)  # fmt: skip
 
 
 def test_success_replaces_and_leaves_nothing_else(tmp_path):
@@ -85,3 +94,23 @@ def run_snippet(folder, code):
     path = folder / "snippet.py"
     path.write_text(f"import os, signal\nfrom tf_direct_opt import files\n{code}\n")
     return run(path)
+
+
+def test_a_home_that_cannot_be_found(monkeypatch):
+    with pytest.raises(ValueError, match=r"^Expected a folder or file; received ~nobody-here/x, "):
+        expanded("~nobody-here/x")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-here")
+    kept = cache_folder() / "a.npz"
+    assert kept_arrays(kept, lambda: {"a": 3}) == {"a": 3}
+    assert not kept.exists()
+
+
+def test_room_on_the_disk(tmp_path, monkeypatch):
+    require_space(tmp_path, 1000)
+    free = shutil.disk_usage(tmp_path).free
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"No space left|too large"):
+            require_space(tmp_path, 2 * free)
+        monkeypatch.delattr("os.posix_fallocate", raising=False)  # As on a Mac.
+    require_space(tmp_path, 1000)
+    assert list(tmp_path.iterdir()) == []

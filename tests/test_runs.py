@@ -186,8 +186,32 @@ def test_free_is_a_list_of_names(tmp_path):
     Settings({"noise": True}, free=["noise"]).require_same(path)
 
 
+def test_an_empty_list_is_no_line():
+    # Read back, `--set=` would be one of an empty text.
+    assert Settings({"set": [], "k": 3}).lines() == ["--k=3"]
+
+
+def test_checkpoints_that_are_gone_are_missed(tmp_path):
+    """Training anew would overwrite what is there; a run killed in its first epoch has none."""
+    folder = begun(tmp_path).directory
+    (folder / "flags.txt").write_text("")
+    (folder / "history.csv").write_text("epoch,seconds,cpu_seconds\n0,1.0,1.0\n")
+    assert runs.Run(folder, resume=True).restore(Saved()) == 0
+    for name, content in (
+        ("history.csv", "epoch,seconds,cpu_seconds\n0,1.0,1.0\n1,1.0,1.0\n"),
+        ("metrics.json", "{}"),
+    ):
+        before = (folder / name).read_bytes() if (folder / name).exists() else b""
+        (folder / name).write_text(content)
+        with pytest.raises(ValueError, match=r"Expected the checkpoints .* received none. Please"):
+            runs.Run(folder, resume=True).restore(Saved())
+        (folder / name).write_bytes(before)
+
+
 class Saved:
     """A model that is only saved."""
+
+    optimizer = keras.optimizers.SGD()
 
     def save(self, path):
         path.write_text("model")

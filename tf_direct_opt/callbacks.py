@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.files import digest, remove_temporaries, replacing
+from tf_direct_opt.files import digest, remove_temporaries, replacing, require_space
 from tf_direct_opt.pictures import check_images, image_grid
 
 _CHECKPOINT = re.compile(r"epoch-(\d+)(?:-([0-9a-f]{16}))?\.weights\.h5")
@@ -81,6 +81,7 @@ class Checkpoint(keras.callbacks.Callback):
         if diverged(logs):
             return  # Nobody wants to go on from a model that diverged.
         self.directory.mkdir(parents=True, exist_ok=True)
+        require_space(self.directory, _bytes_of(self.model))
         self.model.save_weights(self._unfinished)
         with h5py.File(self._unfinished, "a") as file:
             for name, state in _seed_states(self.model).items():
@@ -98,6 +99,12 @@ class Checkpoint(keras.callbacks.Callback):
             return []
         matches = [(_CHECKPOINT.fullmatch(path.name), path) for path in self.directory.iterdir()]
         return sorted((int(match[1]), match[2] or "none", path) for match, path in matches if match)
+
+
+def _bytes_of(model: keras.Model) -> int:
+    """What a checkpoint of the model takes at most: HDF5 needs a few kilobytes a variable."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return 2**20 + sum(4096 + variable.numpy().nbytes for variable in variables)
 
 
 def _seed_states(model: keras.Model) -> dict[str, keras.Variable]:

@@ -9,7 +9,9 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -65,10 +67,40 @@ def fingerprint(directory: str | os.PathLike) -> str:
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
 
 
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """The path, with ~ and ~name as home directories.
+
+    Raises:
+        ValueError: there is no such home directory.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected a folder or file; received {path}, whose home directory cannot be found. "
+            "Please give its path without ~."
+        ) from error
+
+
 def cache_folder() -> pathlib.Path:
     """Where what can be made again is kept: below $XDG_CACHE_HOME, or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(home).expanduser() / "tf_direct_opt"
+    try:
+        home = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    except ValueError:
+        home = pathlib.Path(os.devnull)  # Without a home nothing is kept.
+    return home / "tf_direct_opt"
+
+
+def require_space(directory: str | os.PathLike, num_bytes: int) -> None:
+    """OSError where the disk has no room for so many bytes more.
+
+    For what does not survive finding out for itself: HDF5 ends the process.
+    """
+    with tempfile.TemporaryFile(dir=directory) as probe:
+        if hasattr(os, "posix_fallocate"):  # It knows of quotas as well.
+            os.posix_fallocate(probe.fileno(), 0, max(num_bytes, 1))
+        elif shutil.disk_usage(directory).free < num_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def kept_arrays(path: str | os.PathLike, make: Callable[[], dict]) -> dict:

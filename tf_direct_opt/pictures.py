@@ -54,7 +54,7 @@ def write_reconstructions(path, images, made, columns: int = 8, enlarged: int = 
 
     Args:
         path: of the file.
-        images: [n, height, width] or [n, height, width, C], n a multiple of the columns.
+        images: [n, height, width] or [n, height, width, C], n >= 1.
         made: of the same shape.
         columns: images beside each other.
         enlarged: height and width of a pixel.
@@ -63,15 +63,15 @@ def write_reconstructions(path, images, made, columns: int = 8, enlarged: int = 
         ValueError: bytes, as integers or as floats; images of another shape or number, or none.
     """
     shape = np.shape(images)
-    if shape != np.shape(made) or shape[0] % columns:
+    if shape != np.shape(made):
         raise ValueError(
-            f"Expected images and as many of the same shape, a multiple of {columns}; received "
-            f"{shape} and {np.shape(made)}. Please leave some out."
+            f"Expected images and as many of the same shape; received {shape} and "
+            f"{np.shape(made)}. Please leave some out."
         )
-    rows = []
+    rows, rest = [], [(0, -shape[0] % columns), *[(0, 0)] * (len(shape) - 1)]
     for each in map(_floats, (images, made)):
         _check_no_bytes(each)
-        rows.append(np.reshape(each, [-1, columns, *shape[1:]]))
+        rows.append(np.reshape(np.pad(each, rest), [-1, columns, *shape[1:]]))
     write_images(path, np.stack(rows, axis=1).reshape([-1, *shape[1:]]), columns, enlarged)
 
 

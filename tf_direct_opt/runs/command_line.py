@@ -12,10 +12,13 @@ import importlib.util
 import math
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Collection
 
 from absl import app, flags
+
+from tf_direct_opt import files
 
 FLAGS = flags.FLAGS
 
@@ -28,6 +31,11 @@ def run(main: Callable[[], object]) -> None:
             raise ValueError(
                 f"Expected flags only; received the arguments {argv[1:]}. Please give --help for "
                 "a list of the flags."
+            )
+        backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        if backend != "tensorflow":
+            raise ValueError(
+                f"Expected Keras on TensorFlow; received KERAS_BACKEND={backend}. Please unset it."
             )
         main()
 
@@ -69,7 +77,7 @@ def make_folder(name: str) -> pathlib.Path:
     Raises:
         ValueError: an empty name, or a folder that cannot be made.
     """
-    path = pathlib.Path(name).expanduser()
+    path = files.expanded(name)
     try:
         if not name:
             raise ValueError(
@@ -91,12 +99,18 @@ def require_packages(*names: str) -> None:
             raise ValueError(_missing(name))
 
 
+def given() -> dict:
+    """All flags of the program that is run, for its results: name -> value."""
+    program = FLAGS.find_module_defining_flag("output_dir")
+    return {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(program)}
+
+
 def some(name: str) -> list[str]:
     """The values of a list flag, at least one of them."""
     values = FLAGS[name].value
     if not values:
         raise ValueError(f"Expected at least one entry in --{name}; received none. Please add one.")
-    return values
+    return _distinct(name, values)
 
 
 def integers(name: str, least: int = 0) -> list[int]:
@@ -107,7 +121,7 @@ def integers(name: str, least: int = 0) -> list[int]:
             f"Expected integers of at least {least} in --{name}; received {','.join(values)!r}. "
             "Please separate them by commas."
         )
-    return [int(value) for value in values]
+    return _distinct(name, [int(value) for value in values])
 
 
 def numbers(name: str) -> list[float]:
@@ -122,7 +136,7 @@ def numbers(name: str) -> list[float]:
             f"Expected finite numbers in --{name}; received {','.join(values)!r}. Please separate "
             "them by commas."
         )
-    return found
+    return _distinct(name, found)
 
 
 def choices(name: str, known: Collection[str]) -> list[str]:
@@ -132,6 +146,16 @@ def choices(name: str, known: Collection[str]) -> list[str]:
         raise ValueError(
             f"Expected --{name} of {', '.join(known)}; received {','.join(values)!r}. Please "
             "separate them by commas."
+        )
+    return values
+
+
+def _distinct(name: str, values: list) -> list:
+    """The values, all of them different: one that is there twice would count twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(
+            f"Expected every entry of --{name} once; received {','.join(map(str, values))!r}. "
+            "Please leave out what is repeated."
         )
     return values
 
@@ -158,6 +182,8 @@ def _explain(error: Exception) -> str | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, ValueError):
         return str(error)
+    if "OpError" in kinds and (line := _explain_operation(str(error))):
+        return line
     if isinstance(error, MemoryError) or "ResourceExhaustedError" in kinds:
         return (
             "Expected a model and batches that fit into memory; received more than there is. "
@@ -169,9 +195,28 @@ def _explain(error: Exception) -> str | None:
         what = error.filename or "the output folder"
         cure = "Please give another one."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            cure = "Please free some space; --resume goes on with the run."
+            cure = _FREE_SPACE
         return f"Expected to read or write {what}; received: {error.strerror}. {cure}"
     return None
+
+
+_FREE_SPACE = "Please free some space; --resume goes on with the run."
+
+
+def _explain_operation(message: str) -> str | None:
+    """The line for an error of TensorFlow's that quotes one of this package, or the disk's."""
+    if "No space left on device" in message:
+        return (
+            f"Expected to write the output folder; received: No space left on device. {_FREE_SPACE}"
+        )
+    if "Expected finite" in message:
+        return (
+            "Expected finite logits and losses; received others: training diverged. The last "
+            "finite checkpoint is kept; please start again with a lower --learning_rate in "
+            "another --output_dir."
+        )
+    found = re.search(r"Expected [^\]\n]*", message)
+    return found and found[0].strip()
 
 
 # The extra of this package that brings another package.

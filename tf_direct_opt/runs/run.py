@@ -79,7 +79,7 @@ class Run:
             )
         if not isinstance(resume, bool):
             raise ValueError(f"Expected `resume` to be True or False; received {resume!r}.")
-        self.directory = pathlib.Path(directory).expanduser()
+        self.directory = files.expanded(directory)
         self._settings = Settings(settings or {}, free)
         self.resume = resume
         self._lock = contextlib.ExitStack()
@@ -135,6 +135,8 @@ class Run:
 
         checkpoint = callbacks.Checkpoint(self.directory / "checkpoints")
         self._initial_epoch = checkpoint.restore(model) if self._begun else 0
+        if self._begun and not self._initial_epoch:
+            self._require_no_second_epoch()
         self._history = callbacks.History(self.directory / "history.csv", self._initial_epoch)
         if self._begun:
             callbacks.drop_events(
@@ -200,6 +202,8 @@ class Run:
             )
         text = json.dumps(plain("the figures", {"test": dict(test), **more, **own}))
         figures = json.loads(text, parse_constant=lambda _: None)
+        size = sum(variable.numpy().nbytes for variable in getattr(model, "variables", ()))
+        files.require_space(self.directory, 2 * size)
         with files.replacing(self.directory / "model.keras") as temporary:
             model.save(temporary)
         with files.replacing(self.directory / "metrics.json") as temporary:
@@ -260,6 +264,16 @@ class Run:
                         f"Expected {path} to be {kind}; received something else. Please move it, "
                         "or give another --output_dir."
                     )
+
+    def _require_no_second_epoch(self) -> None:
+        """A run that was killed in its first epoch has no checkpoint, any other one has."""
+        history = self.directory / "history.csv"
+        lines = history.read_bytes().count(b"\n") if history.is_file() else 0
+        if self.finished or lines > 2:  # Of the header and of one epoch.
+            raise ValueError(
+                f"Expected the checkpoints of the run in {self.directory / 'checkpoints'}; "
+                "received none. Please put them back, or start over in another folder."
+            )
 
     def _begin(self) -> None:
         """Writes the settings: from now on the folder is this run's."""

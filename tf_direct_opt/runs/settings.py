@@ -37,7 +37,8 @@ class Settings:
             if isinstance(value, bool):
                 lines.append(f"--{'' if value else 'no'}{name}")
             elif isinstance(value, list):
-                lines.append(f"--{name}={','.join(map(str, value))}")
+                # Read back, an empty list would be one of an empty text.
+                lines += [f"--{name}={','.join(map(str, value))}"] if value else []
             elif value is not None:
                 lines.append(f"--{name}={value}")
         return lines

@@ -1,6 +1,7 @@
 """Flags of the programs that train a VAE: its width, likelihood, epsilon and beta."""
 
 import math
+import sys
 
 from absl import flags
 
@@ -59,11 +60,39 @@ def complete(estimator: str, alone: bool) -> None:
     for name, value in presets.of(estimator, alone, FLAGS.epochs).items():
         if not FLAGS[name].present:
             FLAGS[name].value = value
+    _say_what_is_not_read()
     if FLAGS.kl_schedule == "annealed" and not 0 < FLAGS.kl_weight <= FLAGS.kl_weight_first:
         raise ValueError(
             "Expected 0 < --kl_weight <= --kl_weight_first for --kl_schedule=annealed; received "
             f"{FLAGS.kl_weight} and {FLAGS.kl_weight_first}. Please give another --kl_schedule."
         )
+
+
+# What each schedule does not read.
+_NOT_READ = {
+    "epsilon_schedule": {
+        "two_phase": ("epsilon_rate",),
+        "constant": ("epsilon", "epsilon_rate"),
+        "exponential": (),
+    },
+    "kl_schedule": {
+        "two_phase": ("kl_weight_first",),
+        "constant": ("kl_weight_first",),
+        "linear": ("kl_weight_first",),
+        "annealed": (),
+    },
+}
+
+
+def _say_what_is_not_read() -> None:
+    """A note on flags that were given and change nothing; a flagfile may have them for others."""
+    for schedule, not_read in _NOT_READ.items():
+        for name in not_read[FLAGS[schedule].value]:
+            if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
+                print(
+                    f"note: --{name} changes nothing under --{schedule}={FLAGS[schedule].value}.",
+                    file=sys.stderr,
+                )
 
 
 def epsilon(steps_an_epoch: int):
