@@ -6,7 +6,7 @@ Minimises E mean_i |z_i - 0.45|^p over the logits of 128 independent bits, p = 1
 logits near 0: batches of 64 draws, 8,000 steps, Adam 1e-3, as ReinMax's paper has it. The optimum,
 all bits 0, is 0.45^p: 0.30187, 0.2025, 0.091125; bits tossed fairly have 0.35488, 0.2525, 0.12875.
 
-Into --output_dir: polynomial_toy.csv, with a row for each estimator and p: the flags that decide it;
+Into --output_dir: polynomial_toy.csv, a row for each estimator and p: the flags that decide it;
 what is reported by the paper, the mean loss of the draws of the last 200 steps; the loss expected
 under the final logits; how far the latter is from the optimum, as a share of where it began;
 decoder evaluations a step and example; CPU seconds. An estimator that is there already, under the

@@ -186,7 +186,8 @@ def test_budgets(tmp_path):
     measured = json.loads((tmp_path / "cpu_seconds.json").read_text())
     for estimator, evaluations in (("direct", 4), ("disarm", 2)):
         of = [row for row in rows if row["estimator"] == estimator]
-        epochs = 48 / evaluations, 2 / measured[f"digits-k2-{estimator}"]
+        key = f"digits-k2-{estimator} --hidden_units=16 --learning_rate_schedule=constant"
+        epochs = 48 / evaluations, 2 / measured[f"{key} --num_variables=3"]
         every = max(round(min(epochs) / 6), 1)
         assert [int(row["epoch"]) for row in of] == [every * (i + 1) for i in range(len(of))]
         assert max(epochs) <= len(of) * every < max(epochs) + every
@@ -257,3 +258,16 @@ def test_plot_program(finished, tmp_path):
     assert code == 0, err
     assert out.strip() == str(tmp_path / "comparison_digits.png")
     assert (tmp_path / "comparison_digits.png").exists()
+
+
+def test_a_picture_for_each_number_of_variables(tmp_path):
+    names = dict.fromkeys(plot_comparison.COLUMNS, "1")
+    rows = [
+        {**names, "dataset": dataset, "num_variables": number, "k": "3", "estimator": "direct"}
+        for dataset, number in (("digits", "1"), ("digits", "3"), ("mnist", "3"))
+    ]
+    paths = plot_comparison.draw_all(rows, [], {"epoch": None}, tmp_path)
+    assert paths == [
+        tmp_path / f"comparison_{name}.png" for name in ("digits_n1", "digits_n3", "mnist")
+    ]
+    assert all(path.exists() for path in paths)
