@@ -72,13 +72,6 @@ def cells() -> list[dict]:
             "Expected no --watch here, where the test images are evaluated; received "
             f"--watch={FLAGS.watch}. Please leave it out."
         )
-    for name in ("epochs", "watch_every"):
-        if budgets() and FLAGS[name].present:
-            budget = " and ".join(f"--{name}" for name in budgets())
-            raise ValueError(
-                f"Expected {budget} without --{name}, which follows from it; received "
-                f"--{name}={FLAGS[name].value} as well. Please leave one of them out."
-            )
     # omniglot_small may stand for two of them.
     datasets = dict.fromkeys(map(_available, command_line.choices("datasets", data.DATASETS)))
     estimators = command_line.some("estimators")
@@ -284,6 +277,9 @@ def main():
         across = budgets() or {"epoch": None, "cpu_seconds": None}
         plot_comparison.draw_all(rows, limits, across, folder)
         grid.say_left(names)
+        for name in ("epochs", "watch_every"):
+            if budgets() and FLAGS[name].present:  # A flagfile may have them for no budget.
+                training.say(f"--{name} changes nothing here: it follows from the budget.")
         say_beyond(rows)
     print(json.dumps(summary(rows)))
 

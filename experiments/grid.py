@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import datetime
-import errno
 import json
 import os
 import pathlib
@@ -104,19 +103,12 @@ def in_turn():
         try:
             lock.acquire()
         except (NotImplementedError, OSError) as error:
-            if not _says_no_locks(error):
+            if not files.has_no_locks(error):
                 raise
     try:
         yield
     finally:
         lock.release()
-
-
-def _says_no_locks(error: Exception) -> bool:
-    """Whether a lock failed because the file system has none."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOLCK, errno.ENOTSUP)
-    return isinstance(error, NotImplementedError)
 
 
 def finished(name: str) -> bool:

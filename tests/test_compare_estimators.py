@@ -200,15 +200,14 @@ def test_budgets(tmp_path):
 # An estimator of one's own is one file ...
 TOY = """
     import keras
-    import tensorflow as tf
 
     from tf_direct_opt.estimators.exact import Exact
 
 
     @keras.saving.register_keras_serializable("toy")
     class Toy(Exact):
-        def estimate(self, logits, loss_fn, step):
-            return super().estimate(tf.identity(logits), loss_fn, step)
+        def estimate(self, posterior, loss_fn, step):
+            return super().estimate(posterior, loss_fn, step)
 """
 # ... and one line in the registry, and then trains in every program under its name.
 REGISTER = """

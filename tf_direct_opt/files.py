@@ -128,6 +128,13 @@ def kept_arrays(path: str | os.PathLike, make: Callable[[], dict]) -> dict:
     return arrays
 
 
+def has_no_locks(error: Exception) -> bool:
+    """Whether a lock failed because the file system has none."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOLCK, errno.ENOTSUP)
+    return isinstance(error, NotImplementedError)
+
+
 @contextlib.contextmanager
 def locked(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Holds a folder, made if it is not there, against other processes that would fill it.
@@ -157,7 +164,7 @@ def locked(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
                 "wait for that process, end it, or give another folder."
             ) from None
         except (NotImplementedError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            if not has_no_locks(error):
                 raise
             print(
                 f"note: the file system of {directory} has no locks; two processes in this folder "

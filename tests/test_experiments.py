@@ -1,0 +1,428 @@
+"""The experiments: what they refuse, what their tables say of how they were made, what ends them.
+
+Programs define flags of the same names: each is imported by a script in a process of its own.
+"""
+
+import csv
+import json
+import signal
+import textwrap
+import time
+
+import programs
+import pytest
+from programs import ROOT
+
+from tf_direct_opt import files
+
+HEADER = f"""
+import json, pathlib, sys
+sys.path.insert(0, {str(ROOT / "experiments")!r})
+
+def said(function, *arguments):
+    try:
+        function(*arguments)
+    except ValueError as error:
+        return str(error)
+"""
+
+
+@pytest.fixture
+def answer(tmp_path):
+    """The JSON that a script ends with, which may import the programs."""
+
+    def of(script, *arguments):
+        path = tmp_path / "script.py"
+        path.write_text(HEADER + textwrap.dedent(script))
+        return programs.train(path, *arguments)
+
+    return of
+
+
+# What they refuse.
+
+OUT = "--output_dir=new"
+REFUSED = {
+    "experiments/semi_supervised_table.py": [
+        (f"{OUT} --supervised", "Expected --methods here; received --supervised."),
+        (f"{OUT} --nosupervised", "Expected --methods here; received --supervised."),
+        (f"{OUT} --estimator=exact", "Expected --methods here; received --estimator."),
+        (f"{OUT} --label_loss=direct", "Expected --methods here; received --label_loss."),
+    ],
+    "experiments/compare_estimators.py": [
+        (f"{OUT} --watch=valid", "Expected no --watch here, where the test images are"),
+        ("--output_dir=~nobody-here/x", "whose home directory cannot be found"),
+    ],
+    "experiments/gradient_quality.py": [
+        (
+            f"{OUT} --estimators=direct,disarm --k=3",
+            "that --k=3 and --num_variables=1 allow; received disarm. Please leave",
+        ),
+        (
+            f"{OUT} --estimators=exact,relax,direct --k=3 --num_variables=2",
+            "--num_variables=2 allow; received exact, relax.",
+        ),
+        (f"{OUT} --estimators=", "Expected at least one entry in --estimators"),
+    ],
+    "benchmarks/mixed_precision.py": [
+        ("--output=/nowhere/a.csv", "Expected --output to be a file in a folder that can be"),
+        ("--output=/", "Expected --output to be a file in a folder that can be written"),
+    ],
+}
+
+
+@pytest.mark.parametrize("program", REFUSED)
+def test_flags_without_effect_and_mistakes_are_refused(program):
+    lines = [line.split() for line, _ in REFUSED[program]]
+    answers = programs.refusals(program, lines)
+    for (line, message), (code, out, err, left) in zip(REFUSED[program], answers, strict=True):
+        assert (code, out, left) == (1, "", []), (line, err)
+        assert err.startswith("error: Expected"), err
+        assert message in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["compare_estimators", "semi_supervised_table"])
+def test_the_flagfiles_of_the_grids_are_not_refused(answer, program):
+    paths = [
+        str(path)
+        for path in sorted((ROOT / "flags").glob("*.flags"))
+        if "--datasets=" in (text := path.read_text())
+        and ("--label_counts=" in text) == (program == "semi_supervised_table")
+    ]
+    found = answer(f"""
+        import {program} as program
+        from absl import flags
+        from absl.testing import flagsaver
+        counts = []
+        for path in {paths}:
+            with flagsaver.flagsaver():
+                flags.FLAGS(["program", "--flagfile=" + path])
+                counts.append(len(program.cells()))
+        print(json.dumps(counts))
+    """)
+    assert len(found) == len(paths) >= 1
+    assert min(found) > 1
+
+
+# What their tables say.
+
+
+def test_the_toy_is_run_anew_under_other_flags_and_says_which(answer, tmp_path):
+    said = answer(f"""
+        import csv
+        import polynomial_toy as toy
+        from absl import flags
+        from absl.testing import flagsaver
+        trained = []
+
+        def train(name):
+            trained.append([name, flags.FLAGS.steps, flags.FLAGS.epsilon])
+            return [{{**toy.settings_of(name), **dict.fromkeys(toy.FIGURES, 0), "p": p}}
+                    for p in toy.POWERS]
+
+        toy.train = train
+        path = pathlib.Path({str(tmp_path)!r}, "polynomial_toy.csv")
+
+        def main(*more):
+            with flagsaver.flagsaver():
+                flags.FLAGS(["toy", "--output_dir={tmp_path}", "--estimators=direct,arms", *more])
+                toy.main()
+
+        for more in ((), (), ("--epsilon=3",), ("--steps=200",)):
+            main(*more)
+        whole = path.read_text()
+        refusals = []
+        for text in (whole[:-9], whole[: -len(whole.splitlines()[-1]) - 2], "a,b\\n1,2\\n", ""):
+            path.write_text(text)
+            refusals.append(said(main))
+        path.write_text(whole)
+        from tf_direct_opt import files
+        with files.locked(path.parent):
+            refusals.append(said(main))
+        print(json.dumps([trained, list(csv.DictReader(whole.splitlines())), refusals]))
+    """)
+    trained, rows, refusals = said
+    assert trained == [
+        ["direct", 8000, 128.0], ["arms", 8000, 128.0],
+        ["direct", 8000, 3.0],  # The other takes no epsilon.
+        ["direct", 200, 128.0], ["arms", 200, 128.0],
+    ]  # fmt: skip
+    assert [(row["steps"], row["seed"], row["epsilon"]) for row in rows[::3]] == [
+        ("8000", "0", "128.0"), ("8000", "0", ""), ("8000", "0", "3.0"), ("200", "0", "128.0"),
+        ("200", "0", ""),
+    ]  # fmt: skip
+    for line in refusals[:-1]:
+        assert line.startswith(f"Expected the table of this program in {tmp_path}/polynomial_toy")
+    assert "Expected a folder that no other process is filling" in refusals[-1]
+
+
+def test_the_bias_of_epsilon_says_of_what(tmp_path):
+    programs.train(
+        "experiments/epsilon_bias.py", "--k=3", "--draws=100", "--seed=12345",
+        f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    with (tmp_path / "epsilon_bias.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    settings = [[row[name] for name in ("k", "scale", "draws", "seed")] for row in rows]
+    assert settings == [["3", "2.0", "100", "12345"]] * 9
+
+
+def test_the_quality_of_gradients_says_of_how_many_draws(answer):
+    rows = answer("""
+        import types
+        import gradient_quality as program
+        import numpy as np
+        from absl import flags
+        flags.FLAGS(["a", "--k=2", "--num_variables=3", "--draws=7", "--estimators=disarm"])
+        program.exact_gradient = lambda *_: np.ones(3)
+        program.drawn_gradients = lambda *_: np.ones([7, 3])
+        model = types.SimpleNamespace(num_variables=3, num_categories=2)
+        print(json.dumps(program.measure(model, np.zeros([5, 4]), "trained")))
+    """)
+    assert [(row["estimator"], row["draws"]) for row in rows] == [("disarm", 7)]
+
+
+def test_the_flags_of_reinmax_are_read_back(answer, tmp_path):
+    found = answer(f"""
+        import reinmax_vae
+        from absl import flags
+        from tf_direct_opt.runs.settings import Settings
+
+        def values():
+            module = flags.FLAGS.find_module_defining_flag("num_variables")
+            found = flags.FLAGS.get_key_flags_for_module(module)
+            return {{flag.name: flag.value for flag in found}}
+
+        path = pathlib.Path({str(tmp_path)!r}, "flags.txt")
+        for given in ((), ("--set=a=1,b=x",)):
+            flags.FLAGS.unparse_flags()
+            flags.FLAGS(["a", "--output_dir=b", *given])
+            before = values()
+            Settings(before).write(path)
+            flags.FLAGS.unparse_flags()
+            flags.FLAGS(["a", f"--flagfile={{path}}"])
+            assert values() == before, (values(), before)
+        print(json.dumps(flags.FLAGS.set))
+    """)
+    assert found == ["a=1", "b=x"]
+
+
+# Grids of runs, whose files may be damaged.
+
+CELL = """
+import compare_estimators as program
+import grid
+from absl import flags
+cell = {"dataset": "digits", "k": 3, "estimator": "direct", "seed": 1}
+folder = pathlib.Path(sys.argv[1])
+flags.FLAGS(["a", f"--output_dir={folder}", *sys.argv[2:]])
+"""
+METRICS = {"epochs": 2, "test": {"negative_elbo": 1.0}}
+HISTORY = (
+    "epoch,seconds,cpu_seconds,loss,val_loss,val_negative_log_likelihood,epsilon\n"
+    "0,1.0,2.0,5.0,,,1.0\n1,1.0,2.0,5.0,4.0,3.0,1.0\n"
+)
+
+
+NOT_AS_WRITTEN = "Expected {path} as it was written; received a damaged file: "
+DAMAGED = [
+    ("history.csv", HISTORY[:-2], "Expected the rows of 2 finished epochs in {path}"),
+    ("history.csv", HISTORY[:-17], "Expected the rows of 2 finished epochs in {path}"),
+    ("history.csv", "", "Expected the rows of 2 finished epochs in {path}"),
+    ("history.csv", HISTORY.replace("3.0,1.0", "3.0,x"), NOT_AS_WRITTEN),
+    ("history.csv", HISTORY.replace("val_loss", "vol"), NOT_AS_WRITTEN),
+    ("metrics.json", "", NOT_AS_WRITTEN),
+    ("metrics.json", "[]", NOT_AS_WRITTEN),
+    ("metrics.json", '{"epochs": 2}', "Please remove it: the same command makes it again."),
+]
+
+
+def test_damaged_files_of_a_cell_are_named(answer, tmp_path):
+    folder = tmp_path / "digits-k3-direct-s1"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    (folder / "history.csv").write_text(HISTORY)
+    script = f"""
+directory = folder / program.name_of(cell)
+answers = [program.rows_of(cell)]
+for name, text, _ in {DAMAGED!r}:
+    whole = (directory / name).read_text()
+    (directory / name).write_text(text)
+    answers.append(said(program.rows_of, cell))
+    (directory / name).write_text(whole)
+print(json.dumps(answers))
+"""
+    (row,), *found = answer(CELL + script, tmp_path)
+    assert (row["epoch"], row["cpu_seconds"], row["negative_elbo"]) == (2, "4.0", "4.00")
+    for said, (name, _, message) in zip(found, DAMAGED, strict=True):
+        assert message.format(path=folder / name) in said
+
+
+def test_damaged_metrics_of_the_table_are_named(answer, tmp_path):
+    folder = tmp_path / "digits-50-direct-s1"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    (folder / "history.csv").write_text(HISTORY)
+    said = answer(f"""
+        import semi_supervised_table as table
+        from absl import flags
+        flags.FLAGS(["a", "--output_dir={tmp_path}"])
+        cell = {{"dataset": "digits", "num_labels": 50, "method": "direct", "seed": 1}}
+        print(json.dumps([said(table.row_of, cell), table.changes_of(cell)["supervised"]]))
+    """)
+    assert f"Expected {folder}/metrics.json as it was written" in said[0]
+    assert said[1] is False
+
+
+def test_a_run_that_diverged_keeps_the_rows_before(answer, tmp_path):
+    folder = tmp_path / "digits-k3-direct-s1"
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"epochs": 3, "test": {"negative_elbo": null}}')
+    (folder / "history.csv").write_text(HISTORY)
+    (row,) = answer(CELL + "print(json.dumps(program.rows_of(cell)))\n", tmp_path)
+    assert row["epoch"] == 2
+
+
+SECONDS = """
+from absl.testing import flagsaver
+from tf_direct_opt.runs import training
+
+measured, answers, path = [], [], folder / "cpu_seconds.json"
+training.cpu_seconds_an_epoch = lambda *_: measured.append(1) or 2.5
+for text, given in CASES:
+    if text is not None:
+        path.write_text(text)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["a", f"--output_dir={folder}", *given])
+        answers.append([said(program.cpu_seconds_an_epoch, cell), len(measured), path.read_text()])
+print(json.dumps(answers))
+"""
+
+
+def test_seconds_are_measured_for_the_flags_that_decide_them(answer, tmp_path):
+    small, few = "--hidden_units=20", "--batch_size=50"
+    cases = [(None, given) for given in ([], ["--verbose=2"], [small], [few, small], [small, few])]
+    found = answer(CELL + f"CASES = {cases!r}" + SECONDS, tmp_path)
+    assert [said for said, _, _ in found] == [None] * 5
+    assert [count for _, count, _ in found] == [1, 1, 2, 3, 3]
+    assert json.loads(found[-1][-1]) == {
+        "digits-k3-direct": 2.5,
+        "digits-k3-direct --hidden_units=20": 2.5,
+        "digits-k3-direct --batch_size=50 --hidden_units=20": 2.5,
+    }
+
+
+def test_damaged_seconds_are_named(answer, tmp_path):
+    texts = ["", "[]", '{"digits-k3-direct": 0}', '{"digits-k3-direct": {}}']
+    cases = [(text, []) for text in texts]
+    found = answer(CELL + f"CASES = {cases!r}" + SECONDS, tmp_path)
+    for text, (said, count, left) in zip(texts, found, strict=True):
+        assert said.startswith(NOT_AS_WRITTEN.format(path=tmp_path / "cpu_seconds.json"))
+        assert (count, left) == (0, text)
+
+
+def test_cells_beyond_their_budget_are_named(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        HEADER
+        + CELL
+        + """
+rows = [
+    {**cell, "estimator": name, "cpu_seconds": seconds, "negative_elbo": "1", "bound": "1"}
+    for name, seconds in (("direct", "4"), ("exact", "7"), ("exact", "9"))
+]
+program.say_beyond(rows)
+print(json.dumps(program.summary(rows)))
+"""
+    )
+    code, out, err = programs.run(script, tmp_path, "--cpu_seconds=5")
+    assert code == 0, err
+    said, summary = out.splitlines()
+    assert said == (
+        "The first evaluation is beyond --cpu_seconds=5, and the last line without it, of "
+        "digits-k3-exact-s1."
+    )
+    assert [line["estimator"] for line in json.loads(summary)] == ["direct"]
+
+
+def test_shards_go_on_where_there_are_no_locks(answer, tmp_path):
+    script = """
+import errno, fcntl, os
+
+def go_on():
+    try:
+        with grid.folder(), grid.in_turn():
+            return True
+    except OSError as error:
+        return error.errno
+
+answers = []
+for number in (errno.ENOLCK, errno.ENOTSUP, errno.EIO):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+    fcntl.flock = flock
+    answers.append(go_on())
+print(json.dumps(answers))
+"""
+    assert answer(CELL + script, tmp_path, "--shard=1/2") == [True, True, 5]
+
+
+# Parents and children: no model, but locks that are held.
+GRID = """
+import time
+import grid
+from absl import flags
+from tf_direct_opt.runs import command_line, training
+
+def main():
+    with grid.folder() as folder:
+        if flags.FLAGS.processes > 1:
+            grid.in_processes(["a", "b"])
+        else:
+            (folder / f"began-{flags.FLAGS.shard[0]}").touch()
+            time.sleep(100)
+
+if __name__ == "__main__":
+    command_line.run(main)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
+def test_children_end_with_their_parent(tmp_path, name):
+    script, folder = tmp_path / "script.py", tmp_path / "out"
+    script.write_text(HEADER + GRID)
+    parent = programs.Program(script, [f"--output_dir={folder}", "--processes=2"])
+    began = [folder / f"began-{number}" for number in (1, 2)]
+    programs.wait_until(lambda: all(path.exists() for path in began), parent)
+    with pytest.raises(ValueError, match="that no other process is filling"):
+        files.locked(folder / ".shard-1-of-2").__enter__()
+    parent.kill(getattr(signal, name))
+    code, _, err = parent.wait()
+    number = getattr(signal, name)
+    assert code == {"SIGKILL": -number, "SIGINT": 130}.get(name, 128 + number), err
+    assert "Traceback" not in err
+    # The same command may be given again: at once, or where nobody could wait, soon.
+    deadline = time.monotonic() + (20 if name == "SIGKILL" else 0)
+    for shard in ("", ".shard-1-of-2", ".shard-2-of-2"):
+        while True:
+            try:
+                with files.locked(folder / shard):
+                    break
+            except ValueError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+
+def test_a_hangup_that_is_ignored_stays_so(answer):
+    found = answer("""
+        import os, signal
+        import grid
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with grid._signals_as_exceptions():
+            os.kill(os.getpid(), signal.SIGHUP)
+            handlers = [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]
+        print(json.dumps([handlers[0] == signal.SIG_IGN, handlers[1] == signal.SIG_DFL,
+                          signal.getsignal(signal.SIGTERM) == signal.SIG_DFL]))
+    """)
+    assert found == [True, False, True]
