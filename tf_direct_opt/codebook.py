@@ -121,7 +121,8 @@ def restart_dead_codes(
         ValueError: layers of another number of codes, as where variables do not share them.
     """
     _check_share(share)
-    widths = logits.kernel.shape[-1], logits.bias.shape[-1], embedding.kernel.shape[0]
+    num_biases = 0 if logits.bias is None else logits.bias.shape[-1]
+    widths = logits.kernel.shape[-1], num_biases, embedding.kernel.shape[0]
     if set(widths) != {len(share)}:
         raise ValueError(
             f"Expected layers of the {len(share)} codes that all variables share, as those of "

@@ -126,6 +126,9 @@ def direct_loss(
         >>> tape.gradient(loss, logits).numpy()
         array([[ 2., -2.]], dtype=float32)
     """
+    require_shapes(logits, noise=noise, loss_table=loss_table)
+    if len(loss.shape) != 1:
+        raise ValueError(f"Expected `loss` [B], one an example; received shape {loss.shape}.")
     scores, code = perturbed_argmax(logits, noise, solver)
     loss, _ = loss_with_difference(
         loss, logits, scores, code, loss_table, epsilon, solver, difference
@@ -243,6 +246,8 @@ def direct_argmax_with_probe(
     """
     check_difference(difference)
     loss_scales.check(loss_scale)
+    logits, noise = tf.convert_to_tensor(logits), tf.convert_to_tensor(noise)
+    require_shapes(logits, noise=noise)
     epsilon = checked_epsilon(epsilon)
 
     @tf.custom_gradient
@@ -258,7 +263,7 @@ def direct_argmax_with_probe(
             elif isinstance(loss_scale, str):
                 scale = loss_scales.relative(upstream, scores, solver)
             else:
-                scale = per_example(tf.convert_to_tensor(loss_scale, tf.float32), scores)
+                scale = per_example(loss_scales.positive(loss_scale), scores)
             table = tf.math.divide_no_nan(upstream, scale)
             # What is not finite goes on as NaN, not to the solver: a LossScaleOptimizer overflows
             # on purpose and then skips the step.
@@ -269,7 +274,7 @@ def direct_argmax_with_probe(
 
         return (code, tf.constant(0.0)), backward
 
-    return operator(tf.convert_to_tensor(logits), tf.convert_to_tensor(noise))
+    return operator(logits, noise)
 
 
 @tf.custom_gradient
@@ -286,6 +291,16 @@ def first_order_only(
         )
 
     return tf.identity(gradient), refuse
+
+
+def require_shapes(logits: tf.Tensor, **others) -> None:
+    """ValueError unless the others have the shape of the logits: what differs would broadcast."""
+    for name, other in others.items():
+        if not tf.TensorShape(other.shape).is_compatible_with(logits.shape):
+            raise ValueError(
+                f"Expected `{name}` of the shape of the logits, {tuple(logits.shape)}; received "
+                f"{tuple(other.shape)}. Please reshape it."
+            )
 
 
 def checked_epsilon(epsilon) -> tf.Tensor:

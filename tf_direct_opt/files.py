@@ -96,7 +96,7 @@ def require_space(directory: str | os.PathLike, num_bytes: int) -> None:
 
     For what does not survive finding out for itself: HDF5 ends the process.
     """
-    with tempfile.TemporaryFile(dir=directory) as probe:
+    with tempfile.TemporaryFile(dir=str(directory)) as probe:
         if hasattr(os, "posix_fallocate"):  # It knows of quotas as well.
             os.posix_fallocate(probe.fileno(), 0, max(num_bytes, 1))
         elif shutil.disk_usage(directory).free < num_bytes:

@@ -15,7 +15,7 @@ import numbers
 
 import tensorflow as tf
 
-from tf_direct_opt.direct import checked_epsilon, loss_with_difference
+from tf_direct_opt.direct import checked_epsilon, loss_with_difference, require_shapes
 from tf_direct_opt.perturbation import perturbed_argmax
 from tf_direct_opt.solvers import Categorical
 
@@ -63,6 +63,11 @@ def direct_label_loss(
         raise ValueError(f"Expected a positive `cost` of a wrong class, in nats; received {cost}.")
     epsilon = checked_epsilon(epsilon)
     labels, in_range = checked_labels(labels, logits.shape[-1])
+    if len(logits.shape) != 2:
+        raise ValueError(
+            f"Expected logits [B, K] beside labels [B]; received shape {tuple(logits.shape)}."
+        )
+    require_shapes(logits, noise=noise)
     solver = Categorical()
     # -1 has a row of zeros here: nothing to gain anywhere, and z*(eps) stays where z* is.
     right = tf.one_hot(labels, logits.shape[-1])
@@ -76,6 +81,16 @@ def direct_label_loss(
     table = -tf.reshape(tf.convert_to_tensor(gain, tf.float32), [-1, 1]) * right
     loss, _ = loss_with_difference(loss, logits, scores, code, table, epsilon, solver)
     return tf.where(in_range, loss, math.nan)
+
+
+def flat_if_unknown(values: tf.Tensor, name: str) -> tf.Tensor:
+    """Values [B] or [B, 1]; those of unknown rank, as of several calls of a traced step, as [B]."""
+    if values.shape.rank is not None:
+        return values
+    message = f"Expected `{name}` [B] or [B, 1], one an example"
+    one = tf.debugging.assert_equal(tf.size(values), tf.shape(values)[0], message)
+    with tf.control_dependencies([one]):
+        return tf.reshape(values, [-1])
 
 
 def checked_labels(
@@ -92,7 +107,7 @@ def checked_labels(
             of a probability; or of another shape, such as one-hots.
         tf.errors.InvalidArgumentError: labels out of range, before any cast.
     """
-    labels = tf.convert_to_tensor(labels)
+    labels = flat_if_unknown(tf.convert_to_tensor(labels), "labels")
     # What is beyond int64 would be another label after the cast.
     if not labels.dtype.is_integer or labels.dtype == tf.uint64:
         raise ValueError(

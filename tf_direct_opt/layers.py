@@ -101,6 +101,11 @@ class PerturbedArgmax(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         check_difference(difference)
+        if tf.is_tensor(loss_scale) or isinstance(loss_scale, np.ndarray):
+            raise ValueError(
+                "Expected `loss_scale` of a layer to be a number, 'relative' or None; received "
+                f"{loss_scale!r}. Please give float(...) of it."
+            )
         loss_scales.check(loss_scale)
         self.epsilon = schedules.get(epsilon, "epsilon")
         self.solver = get_solver(solver)
@@ -119,6 +124,11 @@ class PerturbedArgmax(keras.layers.Layer):
                 "Expected `noise_scale` to be a positive number, where the learnt scale starts; "
                 f"received {noise_scale!r}."
             )
+        if learn_noise_scale and noise is None:
+            raise ValueError(
+                "Expected noise, whose scale is learnt; received `noise` None with "
+                "`learn_noise_scale`. Please leave one of them out."
+            )
         self.supports_jit = solvers.supports_jit(self.solver) and noise != "sum_of_gamma"
         self.supports_masking = True
 
@@ -128,7 +138,9 @@ class PerturbedArgmax(keras.layers.Layer):
         if self.learn_noise_scale:
             self.raw_noise_scale = self.add_weight(
                 shape=(),
-                initializer=keras.initializers.Constant(np.log(np.expm1(self.noise_scale))),
+                initializer=keras.initializers.Constant(
+                    self.noise_scale + np.log(-np.expm1(-self.noise_scale))
+                ),
                 name="raw_noise_scale",
             )
         self.built = True
@@ -153,7 +165,7 @@ class PerturbedArgmax(keras.layers.Layer):
             rows, noise, epsilon, self.solver, self.difference, loss_scale
         )
         if loss_scale is None:
-            self.add_loss(probe)
+            self.add_loss(tf.cast(probe, keras.config.floatx()))
         if draws > 1:
             shape = tf.concat([[draws], tf.shape(scores)], 0)
             code = tf.ensure_shape(tf.reduce_mean(tf.reshape(code, shape), axis=0), scores.shape)

@@ -85,6 +85,18 @@ def checked(
     return Checked(loss_fn, batch, differentiable)
 
 
+def checked_per_example(values: tf.Tensor, batch: tf.Tensor | int, what: str) -> tf.Tensor:
+    """Values, float32 [B], as given; ValueError for another shape, which would be broadcast."""
+    values = tf.cast(values, tf.float32)
+    expected = [batch if isinstance(batch, int) else None]
+    if not values.shape.is_compatible_with(expected):
+        raise ValueError(
+            f"Expected {what}, one number an example, [{expected[0] or 'B'}]; received shape "
+            f"{values.shape}. Please take one column, or sum over the others."
+        )
+    return values
+
+
 def differentiated(slope: tf.Tensor | None) -> tf.Tensor:
     """A derivative towards the codes; ValueError where there is none."""
     if slope is None:

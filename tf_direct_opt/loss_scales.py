@@ -27,6 +27,17 @@ def check(loss_scale) -> None:
         )
 
 
+def positive(loss_scale) -> tf.Tensor:
+    """The factor, float32 [] or [B]; refused, or NaN where XLA drops assertions, where <= 0."""
+    scale = tf.convert_to_tensor(loss_scale, tf.float32)
+    if isinstance(loss_scale, numbers.Real):  # `check` has looked at it.
+        return scale
+    right = (scale > 0.0) & (scale < math.inf)
+    return tf.debugging.check_numerics(
+        tf.where(right, scale, math.nan), "Expected a positive, finite `loss_scale`"
+    )
+
+
 def measured(
     probe_upstream: tf.Tensor,  # []
 ) -> tf.Tensor:

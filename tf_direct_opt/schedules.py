@@ -104,7 +104,7 @@ def _telling_steps(schedule) -> list[int]:
     given = vars(schedule)
     ends = [given.get(key) for key in ("decay_steps", "warmup_steps", "first_decay_steps")]
     known = [int(float(end)) for end in ends if isinstance(end, numbers.Real)]
-    known += [int(boundary) + 1 for boundary in given.get("boundaries", ())]
+    known += [int(boundary) + 1 for boundary in given.get("boundaries") or ()]
     # An exponential decay of Keras' rounds to 0 far beyond its `decay_steps`, and is in range.
     later = [sum(known)] if known else [10**power for power in range(6)]
     return sorted({0, *known, *later})

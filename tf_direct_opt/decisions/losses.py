@@ -59,7 +59,8 @@ class PerturbedFenchelYoung(_LossOfDecisions):
     Args:
         solver: a name, a solver or a callable.
         noise: "gumbel", "normal", "sum_of_gamma" or None (the structured perceptron).
-        noise_scale: factor on the noise, at least 0.
+        noise_scale: factor on the noise, at least 0; a schedule goes by the calls of the loss, to
+            which those of a validation belong.
         num_samples: draws an example.
         minimize: whether predictions are costs, or values to be maximised.
         num_ones: as for `PerturbedArgmax`.

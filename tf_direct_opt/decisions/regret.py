@@ -73,7 +73,7 @@ class Regret(keras.metrics.Metric):
 
     def result(self):
         excess, optimum = map(tf.convert_to_tensor, (self.excess, self.optimum))
-        nothing_to_divide_by = tf.where(excess > 0.0, math.inf, excess)
+        nothing_to_divide_by = tf.where(excess > 0.0, tf.cast(math.inf, excess.dtype), excess)
         return tf.where(optimum == 0.0, nothing_to_divide_by, excess / optimum)
 
     def get_config(self):

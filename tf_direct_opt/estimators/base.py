@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_direct_opt.loss_fn import batch_size, checked
+from tf_direct_opt.loss_fn import batch_size, checked, checked_per_example
 from tf_direct_opt.posteriors import Categorical, Posterior
 from tf_direct_opt.seeds import SeedStream
 from tf_direct_opt.types import LossFn
@@ -69,7 +69,14 @@ class Estimator(keras.layers.Layer):
         if not training:
             loss = loss_fn(posterior.mode()[:, tf.newaxis])[:, 0]
             return loss + _zero_without_gradient(posterior.parameters)
-        return self.estimate(posterior, loss_fn, self.seeds.num_drawn if step is None else step)
+        if step is None:
+            step = self.seeds.num_drawn // self.draws_a_call(posterior)
+        loss = self.estimate(posterior, loss_fn, step)
+        return checked_per_example(loss, batch_size(logits), f"`estimate` of {type(self).__name__}")
+
+    def draws_a_call(self, posterior: Posterior) -> int:
+        """How many seeds a training call draws: what the number of calls is counted by."""
+        return 1
 
     def add_float32_weight(self, name: str, initializer, shape=(), **kwargs):
         """A weight of float32 under every dtype policy, also in the scope of a model that casts."""

@@ -98,10 +98,16 @@ class Direct(Estimator):
         self.report.update_state({"epsilon": epsilon, "flip_rate": flipped}, tf.shape(loss)[0])
         return loss
 
+    def draws_a_call(self, posterior):
+        return 2 if self._draws_flips(posterior.logits.shape[1]) else 1
+
+    def _draws_flips(self, num_variables):
+        return self.num_flipped is not None and self.num_flipped < num_variables
+
     def _table(self, loss_fn, code, logits):
         """The loss [B], the table [B, N, K], and the weights of its rows."""
         num_variables = logits.shape[1]
-        if self.num_flipped is not None and self.num_flipped < num_variables:
+        if self._draws_flips(num_variables):
             seed = self.seeds.next()
             return tables.drawn_flips(loss_fn, code, logits, self.num_flipped, 0.5, seed)
         table = self.table

@@ -35,6 +35,9 @@ class GumbelRao(StraightThroughBase):
         super().__init__(temperature, num_samples, seed, **kwargs)
         self.num_redraws = check_count(num_redraws, "num_redraws", 1)
 
+    def draws_a_call(self, posterior):
+        return 2
+
     def surrogate(self, logits, noise, code, temperature):
         shape = tf.concat([tf.shape(code)[:2], [self.num_redraws], code.shape[2:]], axis=0)
         fresh = sample_gumbel(shape, self.seeds.next())

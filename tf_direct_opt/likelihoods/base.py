@@ -75,7 +75,10 @@ class Likelihood(keras.layers.Layer):
                 f"batch {outputs.shape[:3]} of them or {outputs.shape[:2]} of images; received a "
                 f"batch {batch} of events {event}. Please see likelihoods.OfDistribution."
             )
-        log_prob = distribution.log_prob(self.values(images)[:, tf.newaxis])
+        values = self.values(images)[:, tf.newaxis]
+        if distribution.dtype.is_floating:
+            values = tf.cast(values, distribution.dtype)
+        log_prob = distribution.log_prob(values)
         if event.rank == 0:
             log_prob = tf.reduce_sum(log_prob, axis=-1)
         return -tf.cast(log_prob, tf.float32)

@@ -53,10 +53,20 @@ class OfDistribution(Likelihood):
                 f"{type(distribution).__name__}. Please see likelihoods.OfDistribution."
             )
         # What lies outside of its support would have a density all the same.
-        return distribution if distribution.validate_args else distribution.copy(validate_args=True)
+        return _validating(distribution)
 
     def get_config(self):
         return {
             **super().get_config(),
             "function": keras.saving.serialize_keras_object(self.function),
         }
+
+
+def _validating(distribution):
+    """The same distribution, which looks at its arguments, as do those that it is made of."""
+    parts = {
+        name: _validating(part)
+        for name, part in distribution.parameters.items()
+        if isinstance(part, tfp.distributions.Distribution)
+    }
+    return distribution.copy(validate_args=True, **parts)

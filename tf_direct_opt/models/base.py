@@ -129,20 +129,26 @@ class Autoencoder(Stepping):
         training: bool = False,
     ) -> tf.Tensor:
         """The parameters of the posterior, images checked at inference: [B, *parameter_shape]."""
-        self._check_size(images.shape)
+        images = self._of_one_size(images)
         outputs = self.encoder(images, training=training)
         if not training:  # The losses of training look at the images themselves.
             outputs += tf.cast(self.likelihood.zero_if_images(images), outputs.dtype)
         return tf.reshape(outputs, [_batch(images), *self.posterior.parameter_shape])
 
-    def _check_size(self, shape):
-        """ValueError for images of another size, whose pixels would be cut into other images."""
-        received = tuple(shape)[1:]
-        if self.built and None not in received and math.prod(received) != self.num_pixels:
+    def _of_one_size(self, images):
+        """The images; ValueError for another size or layout, whose pixels would be others."""
+        if not self.built:
+            return images
+        images = networks.with_known_shape(images, self.image_shape)
+        received = tuple(images.shape)[1:]
+        sizes = [[size for size in shape if size != 1] for shape in (received, self.image_shape)]
+        flat = min(map(len, sizes)) <= 1
+        if math.prod(received) != self.num_pixels or not (flat or sizes[0] == sizes[1]):
             raise ValueError(
                 f"Expected images of the size {self.image_shape} that the model was built for; "
                 f"received {received}. Please resize them, or make another model."
             )
+        return images
 
     def decoder_outputs(
         self,
@@ -178,7 +184,7 @@ class Autoencoder(Stepping):
         training: bool,
     ) -> tf.Tensor:
         """-log p(x | z) of every code, nats, summed over pixels: [B, M]."""
-        self._check_size(images.shape)
+        images = self._of_one_size(images)
         flat = tf.reshape(images, [_batch(images), self.num_pixels])
         outputs = self.decoder_outputs(codes, training)
         return self.likelihood.negative_log_likelihood(flat, outputs)
@@ -189,9 +195,19 @@ class Autoencoder(Stepping):
         training: bool,
     ) -> LossFn:
         """make_loss_fn(training), and its face at inference where the decoder has another one."""
-        if training and networks.depends_on_mode(self.decoder):
-            return WithInference(make_loss_fn(True), make_loss_fn(False))
-        return make_loss_fn(training)
+        loss_fn = make_loss_fn(training)
+        if not training or not (
+            networks.depends_on_mode(self.decoder) or networks.adds_losses(self.decoder)
+        ):
+            return loss_fn
+        as_compared = make_loss_fn(False)
+
+        def inference(codes):
+            # What the decoder adds to the losses of the model is of the codes that are used.
+            with keras.StatelessScope():
+                return as_compared(codes)
+
+        return WithInference(loss_fn, inference)
 
     def details(self) -> dict:
         """More than numbers about the last evaluation, for JSON."""

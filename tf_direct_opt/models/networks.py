@@ -74,9 +74,20 @@ def build(
     Raises:
         ValueError: another number of outputs.
     """
-    if not network.built:
-        network.build(input_shape)
-    output_shape = network.compute_output_shape(input_shape)
+    if type(network).__module__.partition(".")[0] == "keras":
+        if not network.built:
+            network.build(input_shape)
+        output_shape = network.compute_output_shape(input_shape)
+    else:  # One of one's own need not say its shapes; called, it and what is in it are built.
+        outputs = network(tf.zeros([1, *input_shape[1:]]), training=False)
+        output_shape = getattr(outputs, "shape", None)
+    if not isinstance(output_shape, tuple | tf.TensorShape) or not all(
+        size is None or isinstance(size, int) for size in output_shape
+    ):
+        raise ValueError(
+            f"Expected one tensor from `{network.name}`; received several, or none. Please give a "
+            "network with one output."
+        )
     received, rest = divmod(math.prod(output_shape[1:]), unit)
     if rest or received != (count or max(received, 1)):
         size = f"a multiple of {unit}" if count is None else unit * count
@@ -84,6 +95,34 @@ def build(
             f"Expected {size} outputs an example from `{network.name}`; received the output shape "
             f"{tuple(output_shape)}. Please match {why}."
         )
+
+
+def with_known_shape(images: tf.Tensor, image_shape: tuple[int, ...]) -> tf.Tensor:
+    """The images; those of unknown rank or sizes as [B, *image_shape], where that is theirs.
+
+    TensorFlow traces with such shapes after several calls of different ones.
+    """
+    known = tf.TensorShape(images.shape)
+    if known.rank is not None and None not in known[1:]:
+        return images
+    sizes = tf.shape(images)[1:]
+    if known.rank == len(image_shape) + 1:
+        right = tf.reduce_all(sizes == image_shape)
+    else:
+        right = tf.reduce_prod(sizes) == math.prod(image_shape)
+    message = f"Expected images of the size {image_shape} that the model was built for"
+    with tf.control_dependencies([tf.debugging.assert_equal(right, True, message)]):
+        return tf.reshape(images, [-1, *image_shape])
+
+
+def adds_losses(network: keras.Layer) -> bool:
+    """Whether a network may add to the losses of its model when it is called."""
+    return any(
+        getattr(layer, "activity_regularizer", None) is not None
+        or type(layer).__module__.partition(".")[0] != "keras"
+        or type(layer).__name__ == "ActivityRegularization"
+        for layer in network._flatten_layers()
+    )
 
 
 def depends_on_mode(network: keras.Layer) -> bool:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_direct_opt.labels import flat_if_unknown
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.models.replicas import Replicated, share_of_mean
 
@@ -32,8 +33,9 @@ class Stepping(Replicated):
         self.training_report = Means(["loss", *trained])
         self.evaluation_report = Means(["loss", *evaluated, "bits_per_dimension"])
 
-    def compile(self, optimizer="rmsprop", **kwargs):
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
         """As for every Keras model, without a loss and metrics: the model has its own."""
+        kwargs["loss"] = loss
         given = sorted(
             name
             for name in ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -78,7 +80,12 @@ class Stepping(Replicated):
             shape = getattr(first, "shape", None)
         else:
             shape = data.shape if isinstance(data, np.ndarray | tf.Tensor) else None
-        if shape is not None and tf.TensorShape(shape).rank:
+        if shape is not None and tf.TensorShape(shape).rank is None:
+            raise ValueError(
+                "Expected images [B, *image] of a known size; received a data set that does not "
+                "say their shape. Please give it by tf.ensure_shape in a map."
+            )
+        if shape is not None and len(shape):
             with self.distribute_strategy.scope():
                 self.build((None, *tf.TensorShape(shape)[1:]))
 
@@ -95,8 +102,8 @@ class Stepping(Replicated):
             outputs = self(images, training=True)
             loss = self.compute_loss(images, labels, outputs, sample_weight, training=True)
             loss = self.optimizer.scale_loss(loss)
-        weights = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        if weights := self.trainable_weights:  # None where all are frozen.
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return self.results(self.training_metrics)
 
     def test_step(self, data):
@@ -176,7 +183,7 @@ def _refuse_weights_that_are_lost(y, sample_weight):
 
 def _one_an_example(sample_weight, loss):
     """Weights [B] of the loss [B]; from [B, 1] as well."""
-    weight = tf.cast(sample_weight, loss.dtype)
+    weight = flat_if_unknown(tf.cast(sample_weight, loss.dtype), "sample_weight")
     if weight.shape.rank == 2 and weight.shape[1] == 1:
         weight = weight[:, 0]
     if weight.shape.rank != 1 or not weight.shape.is_compatible_with(loss.shape):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_direct_opt import losses, schedules, tables
 from tf_direct_opt.estimators import Estimator
+from tf_direct_opt.loss_fn import batch_size, checked_per_example
 from tf_direct_opt.models.base import Autoencoder
 from tf_direct_opt.posteriors import Family, Posterior
 from tf_direct_opt.posteriors.base import check_shape
@@ -62,7 +63,7 @@ class VAE(Autoencoder):
         }
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if y is not None and x is not None and y.shape.rank > 1 and y.shape[1:] == x.shape[1:]:
+        if y is not None and _is_images(y, self.num_pixels):
             raise ValueError(
                 f"Expected images alone, which are their own targets; received others of the shape "
                 f"{y.shape} beside them. Please leave them out."
@@ -71,7 +72,9 @@ class VAE(Autoencoder):
         posterior = self.posterior(parameters)
         loss_fn = self.make_loss_fn(x, training)
         self.code_perplexity.update_state(posterior.marginals())
-        kl = tf.cast(self.kl(posterior), tf.float32)
+        kl = checked_per_example(
+            self.kl(posterior), batch_size(parameters), "the KL of the posterior"
+        )
         if training:
             step = self.optimizer.iterations
             kl_weight = schedules.value(self.kl_weight, step, allow_zero=True)
@@ -218,3 +221,8 @@ def losses_of_all(loss_fn: LossFn, posterior: Posterior, codes_at_once: int) -> 
         posterior.num_configurations,
         codes_at_once,
     )
+
+
+def _is_images(y, num_pixels):
+    """Whether these are targets of as many numbers as an image has pixels, in any layout."""
+    return (y.shape.rank or 0) > 1 and 1 < num_pixels == y.shape[1:].num_elements()

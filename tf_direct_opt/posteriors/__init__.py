@@ -22,9 +22,10 @@ __all__ = [
     "Posterior",
     "get",
     "names",
+    "register",
 ]
 
-_REGISTRY = {
+_REGISTRY: dict[str, type] = {
     "categorical": Categorical,
     "chain": Chain,
     "class_gaussian": ClassGaussian,
@@ -36,6 +37,26 @@ _REGISTRY = {
 def names() -> list[str]:
     """The registered posteriors."""
     return sorted(_REGISTRY)
+
+
+def register(name: str, kind: type) -> None:
+    """Makes a posterior of one's own known by a name, by which a model that has it is saved.
+
+    Raises:
+        ValueError: no name, no class of a posterior, or a name that is taken by another one.
+    """
+    if not (isinstance(name, str) and name and isinstance(kind, type)):
+        raise ValueError(f"Expected a name and a class; received {name!r} and {kind!r}.")
+    if _REGISTRY.setdefault(name, kind) is not kind:
+        raise ValueError(
+            f"Expected a name that is not taken; received {name!r}, which is "
+            f"{_REGISTRY[name].__name__}. Please give another one."
+        )
+
+
+def registered(name: str) -> type | None:
+    """The class of that name, or None."""
+    return _REGISTRY.get(name)
 
 
 def get(identifier: str | dict | Family, **config) -> Family:

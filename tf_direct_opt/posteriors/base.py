@@ -11,6 +11,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt import solvers
@@ -174,11 +175,20 @@ class Family:
 
     @property
     def num_variables(self) -> int:
-        return self.config.get("num_variables") or self.kind.num_variables
+        return self._size("num_variables")
 
     @property
     def num_categories(self) -> int:
-        return self.config.get("num_categories") or self.kind.num_categories
+        return self._size("num_categories")
+
+    def _size(self, name: str) -> int:
+        size = self.config.get(name) or getattr(self.kind, name, None)
+        if not isinstance(size, int | np.integer):
+            raise ValueError(
+                f"Expected `{name}` among the arguments of {self.kind.__name__}, or as an "
+                f"attribute of the class; received {size!r}. Please set it there."
+            )
+        return int(size)
 
     def __call__(
         self,
@@ -194,8 +204,18 @@ class Family:
         """What `posteriors.get` makes the same family from, fit for JSON.
 
         Raises:
-            ValueError: its solver is a callable of one's own without a name.
+            ValueError: its solver is a callable of one's own without a name, or the name is not
+                that of its class in the registry, and another one would be loaded.
         """
+        from tf_direct_opt import posteriors
+
+        if posteriors.registered(self.name) is not self.kind:
+            raise ValueError(
+                f"Expected a registered posterior in a model that is saved; received "
+                f"{self.kind.__name__} as {self.name!r}. Please call posteriors.register"
+                f"({self.name!r}, {self.kind.__name__}) with a name of its own, here and where it "
+                "is loaded."
+            )
         config = self._described()
         if callable(config.get("solver")):
             raise ValueError(

@@ -11,6 +11,7 @@ from tf_direct_opt.perturbation import (
 )
 from tf_direct_opt.posteriors import top_down
 from tf_direct_opt.posteriors.base import Posterior
+from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.solvers.categorical import Categorical as CategoricalSolver
 
 
@@ -55,7 +56,10 @@ class Categorical(Posterior):
 
     @classmethod
     def parameter_shape(cls, num_variables: int, num_categories: int) -> tuple[int, ...]:
-        return (num_variables, num_categories)
+        return (
+            check_count(num_variables, "num_variables", 1),
+            check_count(num_categories, "num_categories", 2),
+        )
 
     def mode(self):
         _, code = perturbed_argmax(self.logits, tf.zeros_like(self.logits), CategoricalSolver())

@@ -5,6 +5,7 @@ import tensorflow_probability as tfp
 
 from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.posteriors.categorical import Categorical
+from tf_direct_opt.solvers.base import check_count
 
 tfd = tfp.distributions
 
@@ -50,7 +51,8 @@ class ClassGaussian:
 
     @classmethod
     def parameter_shape(cls, num_categories: int, gaussian_dim: int) -> tuple[int, ...]:
-        return (num_categories * (1 + 2 * gaussian_dim),)
+        check_count(num_categories, "num_categories", 1)
+        return (num_categories * (1 + 2 * check_count(gaussian_dim, "gaussian_dim", 1)),)
 
     @property
     def logits(self) -> tf.Tensor:

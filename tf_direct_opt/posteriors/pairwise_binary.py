@@ -16,6 +16,7 @@ from tf_direct_opt.perturbation import (
 )
 from tf_direct_opt.posteriors import top_down
 from tf_direct_opt.posteriors.base import Posterior, check_shape
+from tf_direct_opt.solvers.base import check_bool, check_count
 
 # Configurations of all examples of a chunk: 2 MB a tensor. At n = 15 chunks that stay in the cache
 # take 12 ms, one chunk of a whole batch of 100 takes 17 (one core).
@@ -86,7 +87,10 @@ class PairwiseBinary(Posterior):
             self.solver = independent
 
     @classmethod
-    def parameter_shape(cls, num_variables, couplings=True, **_):
+    def parameter_shape(cls, num_variables, couplings=True, unary_density=False, **_):
+        check_count(num_variables, "num_variables", 1)
+        check_bool(couplings, "couplings")
+        check_bool(unary_density, "unary_density")
         return (binary.num_statistics(num_variables) if couplings else num_variables,)
 
     def mode(self):

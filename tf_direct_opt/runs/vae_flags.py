@@ -87,7 +87,7 @@ _NOT_READ = {
 def _say_what_is_not_read() -> None:
     """A note on flags that were given and change nothing; a flagfile may have them for others."""
     for schedule, not_read in _NOT_READ.items():
-        for name in not_read[FLAGS[schedule].value]:
+        for name in not_read[str(FLAGS[schedule].value)]:
             if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
                 print(
                     f"note: --{name} changes nothing under --{schedule}={FLAGS[schedule].value}.",

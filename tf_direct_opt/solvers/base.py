@@ -19,6 +19,7 @@ finite (tf.errors.InvalidArgumentError; XLA drops that check, and layers and met
 Those with arguments have `get_config`, from which `solvers.get` makes them again.
 """
 
+import inspect
 import os
 import time
 import warnings
@@ -52,7 +53,9 @@ def check_exportable(solver: Solver) -> None:
 
 def exact(solver: Solver) -> Solver:
     """The solver that answers where an approximate one will not do: of targets, at inference."""
-    return getattr(solver, "exact", solver)
+    other = getattr(solver, "exact", None)
+    # One's own may have a flag or a method of that name.
+    return other if callable(other) and not inspect.ismethod(other) else solver
 
 
 def check_bool(value, name: str) -> bool:
