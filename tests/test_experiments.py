@@ -370,7 +370,7 @@ print(json.dumps(answers))
 
 # Parents and children: no model, but locks that are held.
 GRID = """
-import time
+import signal, time
 import grid
 from absl import flags
 from tf_direct_opt.runs import command_line, training
@@ -384,6 +384,8 @@ def main():
             time.sleep(100)
 
 if __name__ == "__main__":
+    # Who starts the tests in the background may have it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command_line.run(main)
 """
 

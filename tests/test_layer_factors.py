@@ -344,7 +344,8 @@ def test_costs_are_minimised_and_their_gradient_has_the_sign_of_costs():
     "config",
     [
         {"loss_scale": "relative", "noise": "normal", "noise_scale": 0.3, "num_samples": 3},
-        {"learn_noise_scale": True, "minimize": True, "noise": None, "difference": "central"},
+        {"learn_noise_scale": True, "minimize": True, "difference": "central"},
+        {"noise": None},
         {"noise": "sum_of_gamma", "num_ones": 2, "epsilon": np.float32(0.5), "seed": np.int64(3)},
     ],
 )

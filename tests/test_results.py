@@ -159,6 +159,18 @@ def test_couplings_and_noise():
             assert line[cell] == f"{row['test'][name]:.2f}"
         authors = row["test"]["unary_kl"] + row["test"]["perturbed_reconstruction"]
         assert line["the authors' measure"] == f"{authors:.2f}"
+    (no_unary, no, unary, both), elbo = (row["test"] for row in rows), "negative_elbo"
+    weighted, exact = "importance_weighted_nll", "negative_log_likelihood"
+    text = " ".join((ROOT / "docs/results.md").read_text().split())
+    for said, figure in (
+        ("lower the exact -ELBO by {:.1f} nats", no[elbo] - both[elbo]),
+        ("importance-weighted bound by {:.1f}", no[weighted] - both[weighted]),
+        ("a loss of {:.1f} nats", unary[elbo] - no_unary[elbo]),
+        ("exact posterior: {:.1f} nats without", no[elbo] - no[exact]),
+        ("without and {:.1f} with them", both[elbo] - both[exact]),
+    ):
+        assert said.format(figure) in text, said
+    assert max(row[weighted] - row[exact] for row in (no_unary, no, unary, both)) < 0.8
 
 
 def test_speed_of_an_epoch():
