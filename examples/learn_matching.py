@@ -210,9 +210,8 @@ def main():
         "flags": command_line.given(),
     }
     if FLAGS.output_dir:
-        with files.replacing(
-            command_line.make_folder(FLAGS.output_dir) / "result.json"
-        ) as temporary:
+        path = command_line.make_folder(FLAGS.output_dir) / "result.json"
+        with files.replacing(path) as temporary:
             temporary.write_text(json.dumps(result, indent=2))
     print(json.dumps(result))
 

@@ -107,3 +107,24 @@ def test_candidates_of_many_variables_have_their_scores():
     # What is left is Gumbel noise, the greatest of 64^48 of it.
     np.testing.assert_allclose(values[:, 0], posteriors.Categorical(logits).log_partition(), atol=8)
     assert np.all(scores < values[:, :1] + 8.0)
+
+
+@pytest.mark.parametrize("length", [3, 20])  # Unrolled, and a loop of the graph.
+def test_slopes_are_the_same_in_nested_graphs(length):
+    shape = posteriors.Chain.parameter_shape(length, 2)
+    parameters = tf.random.stateless_normal([4, *shape], (1, 2))
+
+    def entropy(parameters):
+        chain = posteriors.Chain(parameters, length, 2)
+        return chain.entropy() + chain.log_partition()
+
+    def slope(function):
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            value = function(parameters)
+        return tape.gradient(value, parameters)
+
+    inner = tf.function(entropy)
+    expected = slope(entropy)
+    for found in (slope(inner), tf.function(lambda: slope(entropy))(), tf.function(slope)(inner)):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

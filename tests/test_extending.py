@@ -21,7 +21,7 @@ from tf_direct_opt import estimators, layers, models, posteriors, solvers, table
 
 @pytest.fixture(autouse=True)
 def register(monkeypatch):
-    monkeypatch.setitem(posteriors._REGISTRY, "unanimous", Unanimous)
+    monkeypatch.setitem(posteriors.REGISTRY, "unanimous", Unanimous)
     monkeypatch.setitem(solvers._REGISTRY, "at_most_one", AtMostOne)
     monkeypatch.setitem(estimators._REGISTRY, "reinforce", Reinforce)
 

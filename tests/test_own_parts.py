@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from replicas import two_replicas
 
 from tf_direct_opt import codebook, decisions, direct, estimators, labels, posteriors, solvers
 from tf_direct_opt.layers import PerturbedArgmax
@@ -103,6 +104,16 @@ def test_a_penalty_of_the_decoder_is_that_of_the_codes_used(name, more):
     assert logs["loss"] - logs["reconstruction"] - logs["kl"] == pytest.approx(1.0, abs=1e-4)
 
 
+def test_a_penalty_on_two_replicas_and_under_xla():
+    decoder = [Penalty(), keras.layers.Dense(36, activity_regularizer="l2")]
+    for strategy, jit in ((two_replicas(), False), (tf.distribute.get_strategy(), True)):
+        with strategy.scope():
+            layers = [type(each).from_config(each.get_config()) for each in decoder]
+            model = DiscreteVAE(3, 2, "direct", decoder=keras.Sequential(layers), hidden_units=4)
+            model.compile("sgd", jit_compile=jit)
+        assert np.isfinite(model.fit(IMAGES, batch_size=4, verbose=0).history["loss"]).all()
+
+
 def test_activities_of_many_flips_are_not_those_of_the_model():
     decoder = keras.Sequential(
         [keras.layers.Dense(8, activity_regularizer="l2"), keras.layers.Dense(36)]
@@ -118,8 +129,16 @@ class Reversed(posteriors.Chain):
         return super().mode()[..., ::-1]
 
 
-def test_a_family_is_saved_under_its_own_name_only(monkeypatch):
-    monkeypatch.setattr(posteriors, "_REGISTRY", dict(posteriors._REGISTRY))
+@pytest.fixture
+def registry():
+    before = dict(posteriors.REGISTRY)
+    yield
+    posteriors.REGISTRY.clear()
+    posteriors.REGISTRY.update(before)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_family_is_saved_under_its_own_name_only():
     config = {"num_variables": 3, "num_categories": 2}
     for name in ("chain", "reversed"):
         with pytest.raises(ValueError, match=r"Expected a registered posterior .* received Rever"):
@@ -183,6 +202,17 @@ def test_a_schedule_goes_by_training_calls(make, report):
         estimator(tf.zeros([4, 2, 3]), loss_fn=lambda codes: codes[..., 0, 0], training=True)
         found.append(float(estimator.metrics[0].result()[report]))
     assert found == pytest.approx([1.0, 0.91, 0.82])
+
+
+@pytest.mark.parametrize("name", sorted({*estimators.names()} - {"flips", "exact"}))
+def test_a_call_of_every_estimator_with_a_schedule_is_counted_once(name):
+    if not estimators.arguments(name) & {"epsilon", "temperature", "noise_scale"}:
+        pytest.skip("nothing goes by the number of calls")
+    estimator = estimators.get(name, seed=0)
+    posterior = posteriors.Categorical(tf.zeros([4, 3, 2]))
+    for _ in range(2):
+        estimator(posterior.parameters, loss_fn=lambda codes: codes[..., 0, 0], training=True)
+    assert int(estimator.seeds.num_drawn) == 2 * estimator.draws_a_call(posterior)
 
 
 # Shapes that would be broadcast.
@@ -375,8 +405,8 @@ def test_a_loss_in_its_place_is_refused():
         DiscreteVAE(1, 3).compile("adam", "mse")
 
 
-def test_posterior_vae_of_a_class_of_ones_own_is_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr(posteriors, "_REGISTRY", dict(posteriors._REGISTRY))
+@pytest.mark.usefixtures("registry")
+def test_posterior_vae_of_a_class_of_ones_own_is_saved(tmp_path):
     posteriors.register("reversed", Reversed)
     family = posteriors.Family("reversed", Reversed, {"num_variables": 2, "num_categories": 2})
     model = PosteriorVAE(family, hidden_units=4, seed=0)

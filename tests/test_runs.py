@@ -211,6 +211,7 @@ def test_checkpoints_that_are_gone_are_missed(tmp_path):
 class Saved:
     """A model that is only saved."""
 
+    variables = ()
     optimizer = keras.optimizers.SGD()
 
     def save(self, path):

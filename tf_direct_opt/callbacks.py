@@ -81,7 +81,7 @@ class Checkpoint(keras.callbacks.Callback):
         if diverged(logs):
             return  # Nobody wants to go on from a model that diverged.
         self.directory.mkdir(parents=True, exist_ok=True)
-        require_space(self.directory, _bytes_of(self.model))
+        require_space(self.directory, bytes_of(self.model))
         self.model.save_weights(self._unfinished)
         with h5py.File(self._unfinished, "a") as file:
             for name, state in _seed_states(self.model).items():
@@ -101,10 +101,11 @@ class Checkpoint(keras.callbacks.Callback):
         return sorted((int(match[1]), match[2] or "none", path) for match, path in matches if match)
 
 
-def _bytes_of(model: keras.Model) -> int:
-    """What a checkpoint of the model takes at most: HDF5 needs a few kilobytes a variable."""
+def bytes_of(model: keras.Model) -> int:
+    """What a file of the model takes at most: HDF5 needs a few kilobytes a variable."""
     variables = [*model.variables, *model.optimizer.variables]
-    return 2**20 + sum(4096 + variable.numpy().nbytes for variable in variables)
+    sizes = [math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in variables]
+    return 2**20 + sum(4096 + size for size in sizes)
 
 
 def _seed_states(model: keras.Model) -> dict[str, keras.Variable]:

@@ -64,12 +64,20 @@ class Stepping(Replicated):
         self._build_for(x)
         return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
 
+    def predict(self, x, *args, **kwargs):
+        self._build_for(x)
+        return super().predict(x, *args, **kwargs)
+
     def train_on_batch(self, x, *args, **kwargs):
         self._build_for(x)
         return super().train_on_batch(x, *args, **kwargs)
 
-    fit.__doc__, evaluate.__doc__ = keras.Model.fit.__doc__, keras.Model.evaluate.__doc__
-    train_on_batch.__doc__ = keras.Model.train_on_batch.__doc__
+    def test_on_batch(self, x, *args, **kwargs):
+        self._build_for(x)
+        return super().test_on_batch(x, *args, **kwargs)
+
+    for _method in (fit, evaluate, predict, train_on_batch, test_on_batch):
+        _method.__doc__ = getattr(keras.Model, _method.__name__).__doc__
 
     def _build_for(self, data):
         """Builds the model for its data: Keras would while it traces the first step, and twice."""

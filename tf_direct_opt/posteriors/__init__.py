@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 
 from tf_direct_opt import solvers
-from tf_direct_opt.posteriors.base import Family, Posterior
+from tf_direct_opt.posteriors.base import REGISTRY, Family, Posterior
 from tf_direct_opt.posteriors.categorical import Categorical
 from tf_direct_opt.posteriors.chain import Chain
 from tf_direct_opt.posteriors.class_gaussian import ClassGaussian
@@ -25,7 +25,7 @@ __all__ = [
     "register",
 ]
 
-_REGISTRY: dict[str, type] = {
+REGISTRY |= {
     "categorical": Categorical,
     "chain": Chain,
     "class_gaussian": ClassGaussian,
@@ -36,7 +36,7 @@ _REGISTRY: dict[str, type] = {
 
 def names() -> list[str]:
     """The registered posteriors."""
-    return sorted(_REGISTRY)
+    return sorted(REGISTRY)
 
 
 def register(name: str, kind: type) -> None:
@@ -47,16 +47,11 @@ def register(name: str, kind: type) -> None:
     """
     if not (isinstance(name, str) and name and isinstance(kind, type)):
         raise ValueError(f"Expected a name and a class; received {name!r} and {kind!r}.")
-    if _REGISTRY.setdefault(name, kind) is not kind:
+    if REGISTRY.setdefault(name, kind) is not kind:
         raise ValueError(
             f"Expected a name that is not taken; received {name!r}, which is "
-            f"{_REGISTRY[name].__name__}. Please give another one."
+            f"{REGISTRY[name].__name__}. Please give another one."
         )
-
-
-def registered(name: str) -> type | None:
-    """The class of that name, or None."""
-    return _REGISTRY.get(name)
 
 
 def get(identifier: str | dict | Family, **config) -> Family:
@@ -80,12 +75,12 @@ def get(identifier: str | dict | Family, **config) -> Family:
         return identifier
     if isinstance(identifier, dict) and set(identifier) == {"name", "config"} and not config:
         return get(identifier["name"], **identifier["config"])
-    if not isinstance(identifier, str) or identifier not in _REGISTRY:
+    if not isinstance(identifier, str) or identifier not in REGISTRY:
         raise ValueError(
             f"Expected `posterior` to be one of {names()} or a posteriors.Family; received "
             f"{identifier!r}."
         )
-    kind = _REGISTRY[identifier]
+    kind = REGISTRY[identifier]
     config = {k: int(v) if isinstance(v, np.integer) else v for k, v in config.items()}
     if config.get("solver") is not None:
         config["solver"] = solvers.get(config["solver"])

@@ -155,6 +155,10 @@ class Posterior(abc.ABC):
         )
 
 
+# The classes by the names under which they are saved; `posteriors.register` adds to them.
+REGISTRY: dict[str, type] = {}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Family:
     """A posterior without its parameters: what a model or an estimator keeps of it.
@@ -207,9 +211,7 @@ class Family:
             ValueError: its solver is a callable of one's own without a name, or the name is not
                 that of its class in the registry, and another one would be loaded.
         """
-        from tf_direct_opt import posteriors
-
-        if posteriors.registered(self.name) is not self.kind:
+        if REGISTRY.get(self.name) is not self.kind:
             raise ValueError(
                 f"Expected a registered posterior in a model that is saved; received "
                 f"{self.kind.__name__} as {self.name!r}. Please call posteriors.register"

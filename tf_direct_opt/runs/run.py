@@ -200,10 +200,11 @@ class Run:
                 f"Expected further entries beside the run's own {', '.join(own)}; received "
                 f"{', '.join(taken)}. Please give other names."
             )
+        from tf_direct_opt import callbacks
+
         text = json.dumps(plain("the figures", {"test": dict(test), **more, **own}))
         figures = json.loads(text, parse_constant=lambda _: None)
-        size = sum(variable.numpy().nbytes for variable in getattr(model, "variables", ()))
-        files.require_space(self.directory, 2 * size)
+        files.require_space(self.directory, callbacks.bytes_of(model))
         with files.replacing(self.directory / "model.keras") as temporary:
             model.save(temporary)
         with files.replacing(self.directory / "metrics.json") as temporary:

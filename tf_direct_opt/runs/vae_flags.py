@@ -1,5 +1,6 @@
 """Flags of the programs that train a VAE: its width, likelihood, epsilon and beta."""
 
+import functools
 import math
 import sys
 
@@ -89,10 +90,12 @@ def _say_what_is_not_read() -> None:
     for schedule, not_read in _NOT_READ.items():
         for name in not_read[str(FLAGS[schedule].value)]:
             if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
-                print(
-                    f"note: --{name} changes nothing under --{schedule}={FLAGS[schedule].value}.",
-                    file=sys.stderr,
-                )
+                _say_once(f"--{name} changes nothing under --{schedule}={FLAGS[schedule].value}.")
+
+
+@functools.cache  # A grid completes the flags of every cell.
+def _say_once(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)
 
 
 def epsilon(steps_an_epoch: int):
