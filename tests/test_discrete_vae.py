@@ -295,6 +295,25 @@ def test_direct_trains_on_two_replicas_with_different_noise():
     assert losses[-1] < losses[0] - 3
 
 
+def test_first_loss_scale_is_for_sums_and_the_one_given_stays(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = make_model()
+    model.compile("adam")
+    model.build((None, 8, 8))
+    model.optimizer.build(model.trainable_variables)
+    assert float(model.optimizer.dynamic_scale) == 2**10
+    model.optimizer.dynamic_scale.assign(2.0**7)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").optimizer
+    assert isinstance(loaded.inner_optimizer, keras.optimizers.Adam)
+    assert float(loaded.dynamic_scale) == 2**7
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(), 2.0**4))
+    assert model.optimizer.initial_scale == 2**4
+    for arguments in ({"auto_scale_loss": False}, {"optimizer": None}):
+        model.compile(**{"optimizer": "adam"} | arguments)
+        assert not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
 @pytest.mark.slow
 def test_mixed_precision_trains():
     keras.config.set_dtype_policy("mixed_float16")

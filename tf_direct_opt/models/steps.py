@@ -13,6 +13,7 @@ from tf_direct_opt.models.replicas import Replicated, share_of_mean
 # Every evaluation draws the same noise, so that two epochs, or two models, are compared under
 # common random numbers and nothing that is evaluated disturbs the noise of training.
 EVALUATION_SEED = (2019, 1806)
+FIRST_LOSS_SCALE = 2.0**10
 
 
 class Stepping(Replicated):
@@ -33,8 +34,11 @@ class Stepping(Replicated):
         self.training_report = Means(["loss", *trained])
         self.evaluation_report = Means(["loss", *evaluated, "bits_per_dimension"])
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
-        """As for every Keras model, without a loss and metrics: the model has its own."""
+    def compile(self, optimizer="rmsprop", loss=None, auto_scale_loss=True, **kwargs):
+        """As for every Keras model, without a loss and metrics: the model has its own.
+
+        Under mixed_float16 the scale of the loss begins at 2**10, not at Keras' 2**15.
+        """
         kwargs["loss"] = loss
         given = sorted(
             name
@@ -46,7 +50,16 @@ class Stepping(Replicated):
                 f"Expected compile(optimizer=...) alone; received also {given}. "
                 f"{type(self).__name__} trains its own loss and reports its own metrics."
             )
-        super().compile(optimizer=optimizer, **kwargs)
+        optimizer = keras.optimizers.get(optimizer)
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        half = self.dtype_policy.name == "mixed_float16"
+        if auto_scale_loss and half and optimizer and not scaled:
+            # Keras' first scale is for means over the parts of an example; these losses are sums,
+            # under which it overflows, and the first steps would be skipped.
+            optimizer = keras.optimizers.LossScaleOptimizer(
+                optimizer, FIRST_LOSS_SCALE, name="loss_scale_optimizer"
+            )
+        super().compile(optimizer=optimizer, auto_scale_loss=auto_scale_loss, **kwargs)
 
     def compile_from_config(self, config):
         # Keras leaves a model with a `compile` of its own uncompiled when it loads it.
