@@ -63,6 +63,15 @@ def test_candidates_growth():
     assert row["plain/2_ratio"] == 1.0
 
 
+@pytest.mark.slow
+def test_workers_seconds():
+    flags = ("--dataset=digits", "--workers=2", "--batch_sizes=100", "--epochs=2")
+    code, out, err = run("benchmarks/workers_seconds.py", *flags)
+    assert code == 0, err
+    row = json.loads(out)
+    assert min(row["alone_seconds"], row["workers_2_speedup"]) > 0
+
+
 def test_step_growth():
     code, out, err = run(
         "benchmarks/step_growth.py", "--num_variables=3", "--num_categories=2", "--batches=4",

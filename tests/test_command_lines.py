@@ -347,6 +347,12 @@ LINES = {
         ("--epochs=0", "epochs"),
         ("--batch_size=0", "batch_size"),
     ],
+    "benchmarks/workers_seconds.py": [
+        ("--workers=1", "Expected integers of at least 2 in --workers"),
+        ("--batch_sizes=x", "Expected integers of at least 1 in --batch_sizes"),
+        ("--epochs=1", "epochs"),
+        ("--dataset=cifar", "Expected"),
+    ],
     "benchmarks/structured_step.py": [
         ("--n=0", "Expected integers of at least 1 in --n"),
         ("--solver=magic", "solver"),
