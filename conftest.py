@@ -26,18 +26,22 @@ def pytest_collectstart():
 
 @functools.cache
 def _two_devices():
-    """Two logical devices, so that tests can run two replicas; nothing else notices."""
+    """Two logical devices, so that tests can run two replicas, and graphs without AutoGraph."""
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+    # Nothing here has a condition on a tensor in plain Python; to look for one costs an eighth of
+    # the time of tracing. Whoever asks for AutoGraph gets it.
+    tf.function = functools.partial(tf.function, autograph=False)
 
 
 def pytest_collection_finish():
     """What was imported stays: the garbage collector need not walk it again and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # Nor all of a graph, hundreds of times while it is traced.
 
 
 @pytest.fixture(autouse=True)

@@ -79,7 +79,7 @@ def test_training_finds_the_codes(estimator):
     config["num_categories"] = 8
     if estimator == "exact":
         config["epsilon"] = None
-    model = make_model(**config)
+    model = make_model({"steps_per_execution": 8}, **config)
     fit(model, epochs=60)
     test = model.evaluate(stripes(), verbose=0, return_dict=True)
     # Four equiprobable stripes under bits flipped with probability 0.1: log 4 + 36 H(0.1) nats.
@@ -88,14 +88,9 @@ def test_training_finds_the_codes(estimator):
     assert test["code_perplexity"] > 3.8
 
 
-# The one of structured posteriors has its own model.
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "relax" else pytest.param(name, marks=SLOW)
-        for name in sorted({*estimators.names()} - {"flips"})
-    ],
-)
+# The one of structured posteriors has its own model. Fast ones: test_model_trust.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*estimators.names()} - {"flips"}))
 def test_every_estimator_trains(name):
     variables = 1 if name == "exact" else 3
     estimator = estimators.get(name, seed=0)
@@ -225,26 +220,31 @@ def test_compiled_by_xla_it_trains_as_well():
     assert losses[-1] < losses[0] - 3
 
 
-def test_several_steps_in_one_execution_are_the_same_steps():
-    one, many = (make_model({"steps_per_execution": n}) for n in (1, 4))
-    for model in (one, many):
+@pytest.fixture(scope="module")
+def scheduled():
+    """Under schedules, a model of single steps and one of four in a call; and what fit said."""
+    models, histories = [], []
+    for steps in (1, 4):
         keras.utils.set_random_seed(1)
-        model.build((None, 6, 6))
-    schedule = [w.numpy() for w in one.trainable_weights]
-    for weight, value in zip(many.trainable_weights, schedule, strict=True):
-        weight.assign(value)
-    histories = [fit(model) for model in (one, many)]
-    assert histories[0] == histories[1]
-    for a, b in zip(weights_of(one), weights_of(many), strict=True):
+        model = make_model(
+            {"steps_per_execution": steps},
+            epsilon=schedules.two_phase(1.0, 0.5, 8),
+            kl_weight=keras.optimizers.schedules.PolynomialDecay(0.0, 16, 1.0),
+        )
+        histories.append(fit(model))
+        models.append(model)
+    return models, histories
+
+
+def test_several_steps_in_one_execution_are_the_same_steps(scheduled):
+    models, (one, many) = scheduled
+    assert one == many
+    for a, b in zip(*map(weights_of, models), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_schedules_follow_the_optimizer():
-    model = make_model(
-        epsilon=schedules.two_phase(1.0, 0.5, 8),
-        kl_weight=keras.optimizers.schedules.PolynomialDecay(0.0, 16, 1.0),
-    )
-    history = fit(model)  # 8 steps an epoch.
+def test_schedules_follow_the_optimizer(scheduled):
+    _, (history, _) = scheduled  # 8 steps an epoch.
     np.testing.assert_allclose(history["epsilon"], [1.0, 0.5, 0.5])
     np.testing.assert_allclose(history["kl_weight"], [3.5 / 16, 11.5 / 16, 1.0], rtol=1e-6)
 

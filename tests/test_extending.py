@@ -97,7 +97,7 @@ def test_posterior_and_estimator_train_a_vae():
         kl_weight=0.0,
         hidden_units=16,
     )
-    model.compile(keras.optimizers.Adam(0.02))
+    model.compile(keras.optimizers.Adam(0.02), steps_per_execution=2)
     losses = []
     for epochs in (1, 30):
         model.fit(images, batch_size=32, epochs=epochs, verbose=0)

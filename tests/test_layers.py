@@ -77,14 +77,21 @@ def test_trains_in_any_kind_of_model(build):
 
         model = Model()
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.05), loss)
+    model.compile(keras.optimizers.Adam(0.05), loss, steps_per_execution=8)
     before = model.evaluate(inputs, inputs, verbose=0)
     model.fit(inputs, inputs, batch_size=32, epochs=25, verbose=0)
     assert model.evaluate(inputs, inputs, verbose=0) < 0.35 * before
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-@pytest.mark.parametrize("batch", [16, 64])
+@pytest.mark.parametrize(
+    ("batch", "policy"),
+    [
+        (16, "mixed_float16"),
+        (64, "float32"),
+        pytest.param(64, "mixed_float16", marks=pytest.mark.slow),
+        pytest.param(16, "float32", marks=pytest.mark.slow),
+    ],
+)
 def test_under_fit_the_gradient_is_that_of_the_per_example_loss(batch, policy):
     # The mean over the batch and the loss scale of float16 are measured by the layer itself: the
     # bias of Dense(use_bias) sees the mean epsilon-difference, whose closed form is known.
@@ -187,6 +194,8 @@ def test_non_finite_logits_raise_in_eager_and_graph_and_stop_a_compiled_fit(bad)
         for training in (False, True):
             with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite logits"):
                 function(logits, training=training)
+    if bad == np.inf:  # What becomes NaN stops a fit, whatever it was.
+        return
     model = keras.Sequential([PerturbedArgmax(seed=0), keras.layers.Dense(1)])
     model.compile("sgd", "mse", jit_compile=True)
     history = model.fit(

@@ -329,12 +329,11 @@ def test_labels(case):
             call(stripes(4), labels)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_labels_of_every_integer_dtype_are_the_same(dtype):
+def test_labels_of_every_integer_dtype_are_the_same():
     model = compiled(mixture())
     labels = np.array([0, 1, 2, 0])
     expected = model.evaluate(stripes(4), labels, verbose=0)
-    for given in (labels.astype(dtype), labels.astype(dtype)[:, np.newaxis]):
+    for given in (labels.astype(np.uint8), labels.astype(np.int64)[:, np.newaxis]):
         assert model.evaluate(stripes(4), given, verbose=0) == expected
 
 

@@ -3,6 +3,7 @@
 Each is right, or refused in one line, where it was once silently wrong or a traceback.
 """
 
+import contextlib
 import math
 
 import keras
@@ -95,7 +96,13 @@ class Penalty(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("name", ["direct", "local_expectation", "candidates", "reinmax"])
-@pytest.mark.parametrize("more", [[], [keras.layers.Dropout(0.5)]], ids=["", "Dropout"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], id="", marks=pytest.mark.slow),
+        pytest.param([keras.layers.Dropout(0.5)], id="Dropout"),
+    ],
+)
 def test_a_penalty_of_the_decoder_is_that_of_the_codes_used(name, more):
     layers = [Penalty(), *(type(layer)(0.5) for layer in more), keras.layers.Dense(36)]
     model = DiscreteVAE(3, 2, name, decoder=keras.Sequential(layers), hidden_units=4)
@@ -104,13 +111,12 @@ def test_a_penalty_of_the_decoder_is_that_of_the_codes_used(name, more):
     assert logs["loss"] - logs["reconstruction"] - logs["kl"] == pytest.approx(1.0, abs=1e-4)
 
 
-def test_a_penalty_on_two_replicas_and_under_xla():
-    decoder = [Penalty(), keras.layers.Dense(36, activity_regularizer="l2")]
-    for strategy, jit in ((two_replicas(), False), (tf.distribute.get_strategy(), True)):
-        with strategy.scope():
-            layers = [type(each).from_config(each.get_config()) for each in decoder]
-            model = DiscreteVAE(3, 2, "direct", decoder=keras.Sequential(layers), hidden_units=4)
-            model.compile("sgd", jit_compile=jit)
+@pytest.mark.parametrize("replicas", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_penalty_on_two_replicas_and_under_xla(replicas):
+    with two_replicas().scope() if replicas == 2 else contextlib.nullcontext():
+        layers = [Penalty(), keras.layers.Dense(36, activity_regularizer="l2")]
+        model = DiscreteVAE(3, 2, "direct", decoder=keras.Sequential(layers), hidden_units=4)
+        model.compile("sgd", jit_compile=replicas == 1)
         assert np.isfinite(model.fit(IMAGES, batch_size=4, verbose=0).history["loss"]).all()
 
 
@@ -204,10 +210,15 @@ def test_a_schedule_goes_by_training_calls(make, report):
     assert found == pytest.approx([1.0, 0.91, 0.82])
 
 
-@pytest.mark.parametrize("name", sorted({*estimators.names()} - {"flips", "exact"}))
+def by_calls():
+    """Estimators of a categorical posterior that something goes by the number of calls of."""
+    scheduled = {"epsilon", "temperature", "noise_scale"}
+    names = {*estimators.names()} - {"flips", "exact"}
+    return sorted(name for name in names if estimators.arguments(name) & scheduled)
+
+
+@pytest.mark.parametrize("name", by_calls())
 def test_a_call_of_every_estimator_with_a_schedule_is_counted_once(name):
-    if not estimators.arguments(name) & {"epsilon", "temperature", "noise_scale"}:
-        pytest.skip("nothing goes by the number of calls")
     estimator = estimators.get(name, seed=0)
     posterior = posteriors.Categorical(tf.zeros([4, 3, 2]))
     for _ in range(2):
@@ -291,7 +302,7 @@ def test_labels_weights_and_images_of_one_rank_more():
     mixture = MixtureVAE(3, 2, hidden_units=4, seed=0)
     mixture.compile("sgd")
     classes = np.arange(8) % 3
-    for given in (classes, classes[:, None], classes):
+    for given in (classes, classes[:, None]):
         assert np.isfinite(mixture.fit(IMAGES, given, verbose=0).history["loss"]).all()
 
 

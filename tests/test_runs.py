@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -320,10 +321,17 @@ def test_damaged_settings(whole, tmp_path):
         runs.Run(tmp_path, {"width": 4}, resume=True).check()
 
 
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "cut"
+    fit(folder, epochs=2)
+    return folder
+
+
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "cut", "cut in a number", "binary"])
-def test_damaged_history(whole, tmp_path, damage):
+def test_damaged_history(whole, cut, tmp_path, damage):
     _, model = whole
-    fit(tmp_path, epochs=2)
+    shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "history.csv"
     text = path.read_text()
     if damage == "deleted":
