@@ -39,6 +39,7 @@ flags.DEFINE_float("learning_rate", 5e-4, "Its rate, constant.", 0.0)
 flags.DEFINE_integer("epochs", 160, "Epochs of 600 steps.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of weights, order and noise.", 0, 2**31 - 1)
 flags.DEFINE_integer("evaluate_every", 10, "Epochs from one test loss to the next.", 1)
+flags.DEFINE_bool("jit_compile", True, "XLA, which is slow on a CPU where much noise is drawn.")
 flags.DEFINE_integer("threads", 0, "Threads [all cores].", lower_bound=0)
 flags.DEFINE_string("output_dir", None, "Folder of the results.", required=True)
 
@@ -71,6 +72,12 @@ def build_estimator():
         )
     arguments = dict(pair.split("=", 1) for pair in FLAGS.set)
     arguments = {name: number_or_text(text) for name, text in arguments.items()}
+    twice = sorted({"seed", "temperature"} & {*arguments})
+    if twice:
+        raise ValueError(
+            f"Expected --set of what has no flag of its own; received {','.join(twice)}. Please "
+            f"give --{twice[0]}."
+        )
     if FLAGS.temperature is not None:
         arguments["temperature"] = FLAGS.temperature
     return estimators.get(FLAGS.estimator, seed=FLAGS.seed, **arguments)
@@ -104,7 +111,7 @@ def build_model():
     kind = {"adam": keras.optimizers.Adam, "radam": optimizers.RAdam}[FLAGS.optimizer]
     optimizer = kind(FLAGS.learning_rate, epsilon=1e-8)
     # One call for fifty steps, compiled: a step this small is otherwise half calls.
-    model.compile(optimizer, jit_compile=True, steps_per_execution=50)
+    model.compile(optimizer, jit_compile=FLAGS.jit_compile, steps_per_execution=50)
     model.build((None, 784))
     return model
 

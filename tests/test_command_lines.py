@@ -285,6 +285,7 @@ LINES = {
         (f"{OUT} --k=1", "k=1"),
         (f"{OUT} --estimator=magic", "Expected `estimator` to be one of"),
         (f"{OUT} --set=a", "Expected --set of name=value"),
+        (f"{OUT} --set=seed=3,num_samples=2", "Please give --seed."),
         (f"{OUT} --optimizer=sgd", "<adam|radam>"),
         (f"{OUT} --seed={2**40}", "seed"),
         (f"{OUT} --learning_rate=nan", "finite number"),

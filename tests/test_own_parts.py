@@ -251,6 +251,61 @@ def test_targets_that_are_images_in_another_layout(layout):
         trained_once(DiscreteVAE(1, 3, hidden_units=4), IMAGES, IMAGES.reshape(layout))
 
 
+@pytest.mark.parametrize(
+    ("outputs", "image", "right"),
+    [
+        *(((*outputs,), (8, 4, 3), True) for outputs in ([96], [8, 4, 3], [32, 3], [8, 12])),
+        *(
+            ((*outputs,), (8, 4, 3), False)
+            for outputs in ([3, 8, 4], [4, 8, 3], [8, 3, 4], [4, 24])
+        ),
+        ((8, 4, 3, 2), (8, 4, 3), True),
+        ((8, 4, 6), (8, 4, 3), True),
+        ((2, 8, 8), (8, 8), False),
+        ((8, 8, 2), (8, 8, 1), True),
+        ((64, 2), (8, 8), True),
+        ((1, 8, 8), (8, 8, 1), True),
+        ((8, 8), (64,), True),
+    ],
+)
+def test_outputs_of_a_decoder_lie_as_the_pixels_do(outputs, image, right):
+    decoder = keras.Sequential(
+        [keras.layers.Dense(math.prod(outputs)), keras.layers.Reshape(outputs)]
+    )
+    likelihood = "gaussian"
+    if math.prod(outputs) > math.prod(image):
+        likelihood = lambda o: tfd.Normal(o[..., 0], tf.exp(o[..., 1]))  # noqa: E731
+    model = DiscreteVAE(1, 3, decoder=decoder, hidden_units=4, likelihood=likelihood)
+    if right:
+        model.build((None, *image))
+        return
+    with pytest.raises(ValueError, match=r"Expected a decoder whose outputs are laid out as"):
+        model.build((None, *image))
+
+
+@pytest.mark.parametrize("loss_scale", [None, "relative", 0.25])
+def test_a_decoder_whose_layer_measures_its_factor_is_refused(loss_scale):
+    inner = keras.Sequential([keras.layers.Dense(5), PerturbedArgmax(loss_scale=loss_scale)])
+    decoder = keras.Sequential([inner, keras.layers.Dense(36)])
+    model = DiscreteVAE(1, 3, decoder=decoder, hidden_units=4)
+    if loss_scale is not None:
+        model.build((None, 6, 6))
+        return
+    with pytest.raises(ValueError, match="Expected PerturbedArgmax in a decoder"):
+        model.build((None, 6, 6))
+
+
+@pytest.mark.parametrize("model_class", [DiscreteVAE, MixtureVAE])
+def test_the_loss_of_images_alone_needs_an_optimizer_for_its_steps(model_class):
+    model = model_class(num_categories=3, hidden_units=4, seed=0)
+    model.build((None, 6, 6))
+    assert np.isfinite(model.compute_loss(IMAGES, training=False))
+    with pytest.raises(ValueError, match="Expected a compiled model"):
+        model.compute_loss(IMAGES)
+    model.compile("sgd")
+    assert np.isfinite(model.compute_loss(IMAGES))
+
+
 def test_images_of_another_layout():
     model = DiscreteVAE(1, 3, hidden_units=4)
     trained_once(model, IMAGES.reshape(8, 4, 9))

@@ -109,7 +109,11 @@ class Autoencoder(Stepping):
             f"likelihood {self.likelihood.name}"
         )
         networks.build(self.encoder, (None, *self.image_shape), num_parameters, 1, why)
-        networks.build(self.decoder, (None, self.decoder_size), self.num_pixels, per_pixel, why)
+        pixels = networks.build(
+            self.decoder, (None, self.decoder_size), self.num_pixels, per_pixel, why
+        )
+        networks.check_layout(pixels[1:], self.image_shape)
+        networks.check_factors(self.decoder)
         for layer, shape in (
             (self.estimator, self.estimator_shape),
             (self.likelihood, (None, self.num_pixels)),

@@ -242,7 +242,8 @@ class MixtureVAE(Autoencoder):
         return {"confusion_matrix": self.confusion.counts.numpy().astype(int).tolist()}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        posterior = self.posterior(y_pred["parameters"])
+        outputs = self(x, training=training) if y_pred is None else y_pred
+        posterior = self.posterior(outputs["parameters"])
         batch = tf.shape(posterior.logits)[0]
         labels, in_range = (
             (tf.fill([batch], -1), True) if y is None else checked_labels(y, self.num_categories)
@@ -265,7 +266,7 @@ class MixtureVAE(Autoencoder):
         if not self.generative:
             values = dict.fromkeys(("reconstruction", "kl", "kl_weight"), 0.0)
             return label_loss, {**values, "label_loss": label_loss}
-        step = self.optimizer.iterations
+        step = self.step
         weight = schedules.value(self.unlabelled_weight, step, allow_zero=True)
         free = weight * logits + (1.0 - weight) * tf.stop_gradient(logits)
         right = tf.one_hot(labels, self.num_categories)

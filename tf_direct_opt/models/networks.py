@@ -6,6 +6,8 @@ import math
 import keras
 import tensorflow as tf
 
+from tf_direct_opt.layers import PerturbedArgmax
+
 
 def encoder(hidden_units: int, num_outputs: int) -> keras.Sequential:
     """The paper's: P-hidden-outputs with ReLU."""
@@ -61,8 +63,8 @@ def build(
     unit: int,
     count: int | None,
     why: str,
-) -> None:
-    """Builds a network, and checks its outputs.
+) -> tuple[int | None, ...]:
+    """Builds a network, and checks its outputs, whose shape it returns.
 
     Args:
         network: built, or not.
@@ -94,6 +96,36 @@ def build(
         raise ValueError(
             f"Expected {size} outputs an example from `{network.name}`; received the output shape "
             f"{tuple(output_shape)}. Please match {why}."
+        )
+    return tuple(output_shape)
+
+
+def check_layout(outputs: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """ValueError unless the outputs of a decoder, row by row, are pixels in the image's order.
+
+    Flat outputs are; so are [H, W, C] and [H * W, C] for an image [H, W], and [H, W, 3 C] for one
+    in colour; [C, H, W] and [W, H] are not.
+    """
+    inner = [[size for size in shape if size != 1] for shape in (outputs, image)]
+    blocks, pixels = ([math.prod(shape[:i]) for i in range(1, len(shape))] for shape in inner)
+    if pixels and any(size < math.prod(image) and size not in pixels for size in blocks):
+        raise ValueError(
+            f"Expected a decoder whose outputs are laid out as the images, {image}; received "
+            f"{outputs}. Please transpose them, with keras.layers.Permute say, or flatten them if "
+            "they are no picture."
+        )
+
+
+def check_factors(decoder: keras.Layer) -> None:
+    """ValueError for a layer that takes what a decoder decodes for the examples of a batch."""
+    if any(
+        isinstance(layer, PerturbedArgmax) and layer.loss_scale is None
+        for layer in decoder._flatten_layers()
+    ):
+        raise ValueError(
+            "Expected PerturbedArgmax in a decoder, which decodes several codes an image, to be "
+            "given its `loss_scale`; received None, which is measured for one row an example. "
+            'Please give "relative", or a number.'
         )
 
 

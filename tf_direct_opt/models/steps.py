@@ -61,6 +61,16 @@ class Stepping(Replicated):
             )
         super().compile(optimizer=optimizer, auto_scale_loss=auto_scale_loss, **kwargs)
 
+    @property
+    def step(self):
+        """Steps of training so far, by which schedules go: the optimizer counts them."""
+        if getattr(self, "optimizer", None) is None:
+            raise ValueError(
+                "Expected a compiled model, whose optimizer counts the steps; received none. "
+                "Please call compile(optimizer=...) first."
+            )
+        return self.optimizer.iterations
+
     def compile_from_config(self, config):
         # Keras leaves a model with a `compile` of its own uncompiled when it loads it.
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -68,7 +68,8 @@ class VAE(Autoencoder):
                 f"Expected images alone, which are their own targets; received others of the shape "
                 f"{y.shape} beside them. Please leave them out."
             )
-        parameters = y_pred[self.posterior.kind.parameter_name]
+        outputs = self(x, training=training) if y_pred is None else y_pred
+        parameters = outputs[self.posterior.kind.parameter_name]
         posterior = self.posterior(parameters)
         loss_fn = self.make_loss_fn(x, training)
         self.code_perplexity.update_state(posterior.marginals())
@@ -76,7 +77,7 @@ class VAE(Autoencoder):
             self.kl(posterior), batch_size(parameters), "the KL of the posterior"
         )
         if training:
-            step = self.optimizer.iterations
+            step = self.step
             kl_weight = schedules.value(self.kl_weight, step, allow_zero=True)
             reconstruction = self.estimator(
                 posterior.parameters, loss_fn=loss_fn, step=step, training=True, posterior=posterior
