@@ -3,15 +3,12 @@
 TensorFlow is imported by what needs it only: whether a data set is there is said at once.
 """
 
-import os
-import pathlib
-
 import numpy as np
 from absl import flags
 
-from tf_direct_opt import files
 from tf_direct_opt.runs import command_line
 from tf_direct_opt.runs.images import PARTS, Images
+from tf_direct_opt.runs.prepared import Prepared
 
 FLAGS = flags.FLAGS
 
@@ -30,10 +27,7 @@ flags.DEFINE_integer("num_train", None, "Training images, the first ones [all]."
 
 
 def check_flags() -> None:
-    """Raises the ValueError of `from_flags` for data that is not there, in a fraction of a second.
-
-    TFDS itself would try the network for minutes before it says so.
-    """
+    """Raises the ValueError of `from_flags` for missing data, in a fraction of a second."""
     name = FLAGS.dataset
     if name == PHOTOGRAPHS:
         command_line.require_packages("sklearn", "PIL")
@@ -43,13 +37,7 @@ def check_flags() -> None:
                 f"{FLAGS.patch_size}. Please give fewer pixels."
             )
         return
-    command_line.require_packages("tensorflow_datasets", "importlib_resources")
-    if not FLAGS.download and not list((_folder() / name).glob("**/dataset_info.json")):
-        raise ValueError(
-            f"Expected --dataset={PHOTOGRAPHS} or a data set prepared by TFDS under "
-            f"{_folder() / name}; received none. Please add --download to prepare it there, or "
-            "give the folder that has it with --data_dir."
-        )
+    _prepared().check(("train", "test"))
 
 
 def from_flags() -> Images:
@@ -57,9 +45,7 @@ def from_flags() -> Images:
     if FLAGS.dataset == PHOTOGRAPHS:
         parts = photographs(FLAGS.patch_size)
     else:
-        version = files.fingerprint(_folder() / FLAGS.dataset)
-        path = files.cache_folder() / f"{FLAGS.dataset}-colour-{version}.npz"
-        parts = files.kept_arrays(path, lambda: prepared(FLAGS.dataset))
+        parts = _prepared().kept(f"{FLAGS.dataset}-colour", prepared_bytes)
     images = Images(FLAGS.dataset, *(parts[part] / np.float32(255) for part in PARTS))
     return images if FLAGS.num_train is None else images.with_num_train(FLAGS.num_train)
 
@@ -89,13 +75,14 @@ def _patches(photograph: np.ndarray, size: int, stride: int) -> np.ndarray:
     return np.ascontiguousarray(chosen.reshape(-1, size, size, photograph.shape[2]))
 
 
-def prepared(name: str) -> dict[str, np.ndarray]:
-    """What TFDS has of that name, as bytes; the last tenth of train is for validation.
+def prepared_bytes() -> dict[str, np.ndarray]:
+    """What TFDS has of --dataset, as bytes; the last tenth of train is for validation.
 
     Raises:
         ValueError: no images of one size, or other splits.
     """
-    builder = _builder(name)
+    prepared = _prepared()
+    builder = prepared.builder()
     image = dict(builder.info.features.items()).get("image")
     of_bytes = (
         image is not None
@@ -105,43 +92,17 @@ def prepared(name: str) -> dict[str, np.ndarray]:
     )
     if not of_bytes or not {"train", "test"} <= set(builder.info.splits):
         raise ValueError(
-            f"Expected images of one size in --dataset={name}, bytes of 1 or 3 channels, with the "
-            f"splits train and test; received {image} in {sorted(builder.info.splits)}. Please "
-            "give another one."
+            f"Expected images of one size in --dataset={prepared.name}, bytes of 1 or 3 channels, "
+            f"with the splits train and test; received {image} in {sorted(builder.info.splits)}. "
+            "Please give another one."
         )
     splits = {"train": "train[:90%]", "valid": "train[90%:]", "test": "test"}
-    try:
+    with prepared.readable():
         return {
             part: builder.as_dataset(split=split, batch_size=-1)["image"].numpy()
             for part, split in splits.items()
         }
-    except MemoryError:
-        raise
-    except Exception as error:  # TensorFlow, TFDS and protobuf have errors of their own.
-        raise _damaged(name, error) from error
 
 
-def _builder(name: str):
-    import tensorflow_datasets as tfds
-
-    if FLAGS.download:
-        builder = tfds.builder(name, data_dir=str(_folder()))
-        builder.download_and_prepare()
-        return builder
-    try:
-        return tfds.builder(name, data_dir=str(_folder()))
-    except Exception as error:  # Of JSON, of protobuf, of TFDS.
-        raise _damaged(name, error) from error
-
-
-def _damaged(name: str, error: Exception) -> ValueError:
-    what = str(error).partition("\n")[0] or type(error).__name__
-    return ValueError(
-        f"Expected the data set {name!r} whole in {_folder() / name}; received something that "
-        f"cannot be read ({what[:200]}). Please prepare it again with --download."
-    )
-
-
-def _folder() -> pathlib.Path:
-    folder = FLAGS.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return files.expanded(folder)
+def _prepared() -> Prepared:
+    return Prepared(FLAGS.dataset, FLAGS.data_dir, FLAGS.download)

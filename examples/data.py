@@ -6,17 +6,14 @@ whether a data set is there is said at once.
 """
 
 import functools
-import json
-import os
-import pathlib
 import sys
 
 import numpy as np
 from absl import flags
 
-from tf_direct_opt import files
 from tf_direct_opt.runs import command_line
 from tf_direct_opt.runs.images import PARTS, Images
+from tf_direct_opt.runs.prepared import Prepared
 
 FLAGS = flags.FLAGS
 
@@ -93,12 +90,8 @@ def load(
     require_prepared(name, data_dir, download)
     if name == "digits":
         return Images.of_grey(name, *_read_digits(), binarize)
-    folder = _folder(data_dir)
-    if download:
-        import tensorflow_datasets as tfds
-
-        tfds.builder(_builder_name(name), data_dir=str(folder)).download_and_prepare()
-    arrays = _decoded(name, folder, cache)
+    prepared = Prepared(_builder_name(name), data_dir, download)
+    arrays = prepared.kept(f"{name}-{_KEPT}", lambda: _read(name, prepared), cache)
     images, classes = (
         {part: arrays[f"{kind}_{part}"] for part in _TFDS_SPLITS[name]}
         for kind in ("images", "classes")
@@ -112,10 +105,7 @@ _kept = functools.lru_cache(maxsize=1)(load)
 
 
 def require_prepared(name: str, data_dir: str | None = None, download: bool = False) -> None:
-    """Raises the ValueError of `load` for data that is not there, in a fraction of a second.
-
-    TFDS itself would try the network for minutes before it says so.
-    """
+    """Raises the ValueError of `load` for data that is not there, in a fraction of a second."""
     if name not in DATASETS:
         raise ValueError(
             f"Expected a data set in {DATASETS}; received {name!r}. Please give one of them."
@@ -123,53 +113,12 @@ def require_prepared(name: str, data_dir: str | None = None, download: bool = Fa
     if name == "digits":
         command_line.require_packages("sklearn")
         return
-    if download:
-        command_line.require_packages("tensorflow_datasets", "importlib_resources")
-        return
-    folder = _folder(data_dir)
-    infos = list((folder / _builder_name(name)).glob("**/dataset_info.json"))
-    if not infos:
-        raise ValueError(_how_to_prepare(name, folder))
     needed = {split.split("[")[0] for split in _TFDS_SPLITS[name].values()}
-    try:
-        found = {
-            split["name"] for info in infos for split in json.loads(info.read_bytes())["splits"]
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(name, folder, f"a damaged dataset_info.json ({error})") from error
-    if not needed <= found:
-        raise ValueError(
-            f"Expected the splits {sorted(needed)} of {_builder_name(name)!r} in {folder}; received"
-            f" only {sorted(found)}. Please prepare the whole data set with --download, or give "
-            "another --dataset."
-        )
-
-
-def _folder(data_dir: str | None) -> pathlib.Path:
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return files.expanded(folder)
+    Prepared(_builder_name(name), data_dir, download).check(needed)
 
 
 def _builder_name(name: str) -> str:
     return "omniglot" if name == "omniglot_small" else name
-
-
-def _how_to_prepare(name: str, folder: pathlib.Path) -> str:
-    builder_name = _builder_name(name)
-    return (
-        f"Expected the data set {builder_name!r} prepared by TFDS under {folder / builder_name}; "
-        "received none. Please add --download to prepare it there, give the folder that has it "
-        'with --data_dir, or run: python -c "import tensorflow_datasets as tfds; '
-        f"tfds.load('{builder_name}', data_dir='{folder}')\""
-    )
-
-
-def _damaged(name: str, folder: pathlib.Path, what: str) -> ValueError:
-    path = folder / _builder_name(name)
-    return ValueError(
-        f"Expected the data set {_builder_name(name)!r} whole in {path}; received {what}. Please "
-        "delete that folder and prepare the data set again with --download."
-    )
 
 
 def _read_digits() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -202,32 +151,18 @@ def _disjoint(
     }
 
 
-def _decoded(name: str, folder: pathlib.Path, cache: bool) -> dict[str, np.ndarray]:
-    """Of each part the grey images, uint8 [n, 28, 28], and their classes or characters."""
-    if not cache:
-        return _read(name, folder)
-    version = files.fingerprint(folder / _builder_name(name))
-    path = files.cache_folder() / f"{name}-{_KEPT}-{version}.npz"
-    return files.kept_arrays(path, lambda: _read(name, folder))
-
-
-def _read(name: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """What TFDS prepared, decoded.
+def _read(name: str, prepared: Prepared) -> dict[str, np.ndarray]:
+    """Of each part the grey images, uint8 [n, 28, 28], and their classes or characters.
 
     Raises:
         ValueError: files that are missing, damaged, or hold something else.
     """
-    command_line.require_packages("tensorflow_datasets", "importlib_resources")
-    import tensorflow_datasets as tfds
-
     if FLAGS.is_parsed() and ("verbose" not in FLAGS or FLAGS.verbose):
         print(f"Reading {name}, which takes a while the first time.", file=sys.stderr, flush=True)
+    builder = prepared.builder()
     read_split = _read_omniglot if name.startswith("omniglot") else _read_mnist
     arrays = {}
-    try:
-        builder = tfds.builder(_builder_name(name), data_dir=str(folder))
-        if not builder.is_prepared():
-            raise ValueError(f"no version {builder.version}")
+    with prepared.readable():
         for part, split in _TFDS_SPLITS[name].items():
             images, classes = read_split(builder, split)
             expected = builder.info.splits[split].num_examples
@@ -236,11 +171,6 @@ def _read(name: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
             if read_split is _read_mnist and not set(classes) <= set(range(10)):
                 raise ValueError(f"labels out of range in the split {split}")
             arrays |= {f"images_{part}": images, f"classes_{part}": classes}
-    except MemoryError:
-        raise
-    except Exception as error:  # TensorFlow, TFDS, protobuf and JSON have errors of their own.
-        what = str(error).partition("\n")[0] or type(error).__name__
-        raise _damaged(name, folder, f"something that cannot be read ({what[:200]})") from error
     return arrays
 
 
