@@ -175,12 +175,26 @@ def test_couplings_and_noise():
 
 
 def test_speed_of_an_epoch():
-    ratios, ranges = table("docs/results.md", "K", "10")
+    ratios, ranges, of_50, products = table("docs/results.md", "K", "10")
     for row in rows_of("epoch_seconds.jsonl"):
         k = str(row["num_categories"])
+        if row["steps_per_execution"] == 50:
+            assert of_50.pop(k) == f"{row['ratio']:.2f}"
+            assert products.pop(k) == f"{row['ratio_to_products']:.2f}"
+            assert row["ratio_to_products"] < 2
+            continue
         assert ratios.pop(k) == f"{row['ratio']:.2f}"
         assert ranges.pop(k) == f"{row['ratio_min']:.2f} - {row['ratio_max']:.2f}"
     assert len(ratios) == len(ranges) == 1  # What they are ratios of.
+    assert of_50.pop("640") == products.pop("640") == ""
+    assert len(of_50) == len(products) == 1
+
+
+def test_seconds_of_workers():
+    lines = table("docs/machines.md", "batch of both")
+    for line, row in zip(lines, rows_of("workers_seconds.jsonl"), strict=True):
+        names = "batch_size", "alone_seconds", "workers_2_seconds", "workers_2_speedup"
+        assert [float(cell) for cell in line.values()] == [row[name] for name in names]
 
 
 def test_speed_of_a_structured_step():
