@@ -1,9 +1,12 @@
 """Models on two replicas: what one device says, with batches of unequal sizes and none at all."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from replicas import MODELS, seen, two_replicas
+
+from tf_direct_opt.models import DiscreteVAE
 
 WITHOUT_NOISE = {
     "exact": {"untrained", "history", "evaluated", "weights", "predicted"},
@@ -50,6 +53,19 @@ def test_an_empty_replica_changes_nothing():
 @pytest.mark.parametrize("name", MODELS)
 def test_all_models(name, case):
     assert_like_one_process(seen(two_replicas(), name, *case), (name, *case))
+
+
+@pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_an_optimizer_that_clips_is_refused(name):
+    # One device clips the gradient; Keras would clip the share of each replica.
+    with two_replicas().scope():
+        optimizer = keras.optimizers.Adam(**{name: 1.0})
+        if name == "global_clipnorm":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model = DiscreteVAE(1, 2, "exact", hidden_units=4)
+        model.compile(optimizer)
+        with pytest.raises(ValueError, match=f"Expected an optimizer without `{name}` on several"):
+            model.fit(np.zeros([4, 3, 3], np.float32), verbose=0)
 
 
 def test_batches_by_hand_are_refused():

@@ -22,6 +22,7 @@ class Replicated(keras.Model):
         if not self._replicated:
             super().make_train_function(force)
         elif self.train_function is None or force:
+            _refuse_clipping(self.optimizer)
             self.train_function = self._make_execution(self.train_step, self.training_metrics)
 
     def make_test_function(self, force=False):
@@ -99,6 +100,18 @@ class Replicated(keras.Model):
         images = tf.nest.flatten(data, expand_composites=True)[0]
         with self.distribute_strategy.scope():
             self.build((None, *images.shape[1:]))
+
+
+def _refuse_clipping(optimizer):
+    """ValueError for an optimizer that clips: Keras clips the share of each replica, then adds."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # Of a LossScaleOptimizer.
+    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+        if getattr(optimizer, name, None) is not None:
+            raise ValueError(
+                f"Expected an optimizer without `{name}` on several replicas, where Keras clips "
+                f"the share of each and not their sum; received {getattr(optimizer, name)}. Please "
+                "leave it out, or train on one device."
+            )
 
 
 def share_of_mean(
