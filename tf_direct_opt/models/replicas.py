@@ -6,6 +6,7 @@ execution, and divided then.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -100,6 +101,22 @@ class Replicated(keras.Model):
         images = tf.nest.flatten(data, expand_composites=True)[0]
         with self.distribute_strategy.scope():
             self.build((None, *images.shape[1:]))
+
+
+def agreed(gradients: list[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """This replica's gradients; NaN where those of any replica are not finite.
+
+    Keras lets each replica decide, by its own share, whether a loss scale has overflowed and the
+    step is skipped: mirrored ones would take the word of the first, and workers wait for ever for
+    one that skips.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    finite = [tf.reduce_all(tf.math.is_finite(g)) for g in gradients if g is not None]
+    others = context.all_reduce("SUM", tf.cast(~tf.reduce_all(finite), tf.float32))
+    poison = tf.where(others > 0.0, np.nan, 0.0)
+    return [g if g is None else g + tf.cast(poison, g.dtype) for g in gradients]
 
 
 def _refuse_clipping(optimizer):

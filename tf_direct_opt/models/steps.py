@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_direct_opt.labels import flat_if_unknown
 from tf_direct_opt.metrics import Means
-from tf_direct_opt.models.replicas import Replicated, share_of_mean
+from tf_direct_opt.models.replicas import Replicated, agreed, share_of_mean
 
 # Every evaluation draws the same noise, so that two epochs, or two models, are compared under
 # common random numbers and nothing that is evaluated disturbs the noise of training.
@@ -134,7 +134,10 @@ class Stepping(Replicated):
             loss = self.compute_loss(images, labels, outputs, sample_weight, training=True)
             loss = self.optimizer.scale_loss(loss)
         if weights := self.trainable_weights:  # None where all are frozen.
-            self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            gradients = tape.gradient(loss, weights)
+            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                gradients = agreed(gradients)
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         return self.results(self.training_metrics)
 
     def test_step(self, data):
