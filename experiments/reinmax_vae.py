@@ -39,7 +39,6 @@ flags.DEFINE_float("learning_rate", 5e-4, "Its rate, constant.", 0.0)
 flags.DEFINE_integer("epochs", 160, "Epochs of 600 steps.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of weights, order and noise.", 0, 2**31 - 1)
 flags.DEFINE_integer("evaluate_every", 10, "Epochs from one test loss to the next.", 1)
-flags.DEFINE_bool("jit_compile", True, "XLA, which is slow on a CPU where much noise is drawn.")
 flags.DEFINE_integer("threads", 0, "Threads [all cores].", lower_bound=0)
 flags.DEFINE_string("output_dir", None, "Folder of the results.", required=True)
 
@@ -111,7 +110,7 @@ def build_model():
     kind = {"adam": keras.optimizers.Adam, "radam": optimizers.RAdam}[FLAGS.optimizer]
     optimizer = kind(FLAGS.learning_rate, epsilon=1e-8)
     # One call for fifty steps, compiled: a step this small is otherwise half calls.
-    model.compile(optimizer, jit_compile=FLAGS.jit_compile, steps_per_execution=50)
+    model.compile(optimizer, jit_compile=True, steps_per_execution=50)
     model.build((None, 784))
     return model
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_direct_opt.loss_fn import batch_size, checked, differentiated
+from tf_direct_opt.perturbation import sample_uniform
 from tf_direct_opt.types import LossFn
 
 # Bounds the memory of a table: with 784 pixels and batch 100, 64 candidates are 20 MB a tensor.
@@ -149,7 +150,7 @@ def draw_variables(
     """
     num_variables = importance.shape[1]
     share = importance / tf.reduce_sum(importance, axis=-1, keepdims=True)
-    start = tf.random.stateless_uniform([tf.shape(share)[0], 1], seed)
+    start = sample_uniform([tf.shape(share)[0], 1], seed)
     points = (start + tf.range(count, dtype=tf.float32)) / count  # [B, count]
     passed = points[..., tf.newaxis] >= tf.cumsum(share, axis=-1)[:, tf.newaxis]
     variables = tf.reduce_sum(tf.cast(passed, tf.int32), axis=-1)

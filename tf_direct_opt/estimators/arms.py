@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.estimators.base import Estimator
+from tf_direct_opt.perturbation import sample_uniform
 from tf_direct_opt.solvers.base import check_count
 
 
@@ -77,7 +78,7 @@ def antithetic_bits(
     copy s has that value where d_s > 1 - a; two have it with probability max(0, 2 a - 1)^(n - 1).
     """
     shape = tf.concat([tf.shape(log_odds)[:1], [count], tf.shape(log_odds)[2:]], axis=0)
-    waiting = -tf.math.log1p(-tf.random.stateless_uniform(shape, seed))
+    waiting = -tf.math.log1p(-sample_uniform(shape, seed))
     rest = 1.0 - waiting / tf.reduce_sum(waiting, axis=1, keepdims=True)
     rare = tf.sigmoid(-tf.abs(log_odds))
     root = rare ** (1.0 / (count - 1))

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator, check_binary
+from tf_direct_opt.perturbation import sample_uniform
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -30,7 +31,7 @@ class DisARM(Estimator):
         logits = posterior.logits
         wide = tf.stop_gradient(tf.cast(logits, tf.float32))
         phi = wide[..., 1] - wide[..., 0]  # [B, N]
-        uniform = tf.random.stateless_uniform(tf.shape(phi), self.seeds.next())
+        uniform = sample_uniform(tf.shape(phi), self.seeds.next())
         pair = tf.stack([uniform, 1.0 - uniform], axis=1) < tf.sigmoid(phi)[:, tf.newaxis]
         codes = tf.one_hot(tf.cast(pair, tf.int32), 2)
         losses = loss_fn(codes)  # [B, 2]

@@ -15,9 +15,7 @@ class GumbelRao(StraightThroughBase):
     Backward as if z* had been the mean over r of softmax((h + gamma_r) / temperature), gamma_r
     drawn from p(gamma | z*). The mean is that of straight-through Gumbel-softmax, hence its bias;
     never more variance, whatever R. Decoder evaluations: S an example, with gradient, for any R.
-    As the temperature goes to 0 and R to infinity it becomes `reinmax` at temperature 1. On a CPU
-    do not compile it with XLA, which draws the noise of the redraws again for each of its uses and
-    is many times slower.
+    As the temperature goes to 0 and R to infinity it becomes `reinmax` at temperature 1.
 
     Args:
         temperature: number or schedule, positive.

@@ -9,6 +9,7 @@ from tf_direct_opt import schedules
 from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator, batch_mean, check_binary
 from tf_direct_opt.loss_fn import differentiated
+from tf_direct_opt.perturbation import sample_uniform
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -64,7 +65,7 @@ class REBAR(Estimator):
         logits = posterior.logits
         wide = tf.stop_gradient(tf.cast(logits, tf.float32))
         phi = wide[..., 1] - wide[..., 0]  # [B, N]
-        uniform = tf.random.stateless_uniform(tf.shape(phi), self.seeds.next(), 1e-7)
+        uniform = sample_uniform(tf.shape(phi), self.seeds.next(), 1e-7)
         z = phi + tf.math.log(uniform) - tf.math.log1p(-uniform)
         one = z > 0.0
         bit = tf.cast(one, tf.float32)
