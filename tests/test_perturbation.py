@@ -1,9 +1,12 @@
+import functools
+
 import numpy as np
 import oracles
 import pytest
 import scipy.stats
 import tensorflow as tf
 
+from tf_direct_opt import perturbation
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import Categorical
 
@@ -59,3 +62,25 @@ def test_non_finite_scores_give_a_nan_code_under_xla(bad):
     _, code = compiled(logits, tf.zeros_like(logits), Categorical())
     np.testing.assert_array_equal(code[0], [0.0, 1.0])
     assert np.isnan(code[1]).all()
+
+
+@pytest.mark.parametrize("shape", [[7], [3, 4, 5]])
+def test_draws_are_those_of_tensorflow_and_of_philox_under_xla(shape):
+    for own, other in (
+        (perturbation.sample_uniform, tf.random.stateless_uniform),
+        (perturbation.sample_normal, tf.random.stateless_normal),
+    ):
+        for seed in ([3, 4], [-3, 4]):
+            np.testing.assert_array_equal(own(shape, seed), other(shape, seed))
+        seed = tf.constant([3, 4])
+        compiled = tf.function(own, jit_compile=True)(shape, seed)
+        # Left to choose, XLA draws by another algorithm.
+        philox = tf.function(functools.partial(other, alg="philox"), jit_compile=True)
+        np.testing.assert_array_equal(compiled, philox(shape, seed))
+
+
+def test_xla_does_not_begin_anew_for_every_number():
+    # Where the draws begin is written down once: there is a place where it is updated.
+    draw = tf.function(lambda seed: perturbation.sample_uniform([1000], seed), jit_compile=True)
+    program = draw.experimental_get_compiler_ir(tf.constant([3, 4]))("optimized_hlo")
+    assert "dynamic-update-slice" in program
