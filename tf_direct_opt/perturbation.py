@@ -62,7 +62,7 @@ def sample_gumbel(
     # A uniform draw of exactly 0 has probability 2^-23, that is once in a few minutes of training,
     # and would become -inf; the smallest normal float32 becomes -4.5 - c instead. In float16 one
     # draw in a thousand is not finite, therefore float32 under every policy.
-    uniform = sample_uniform(shape, seed, np.finfo(np.float32).tiny)
+    uniform = sample_uniform(shape, seed, float(np.finfo(np.float32).tiny))
     return -tf.math.log(-tf.math.log(uniform)) - EULER_GAMMA
 
 
