@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_direct_opt.types import Solver
 
 EULER_GAMMA = 0.5772156649015329
-PHILOX = 1  # As `tf.raw_ops` count the algorithms; the one that `tf.random.stateless_*` choose.
+PHILOX = 1  # The algorithm that `tf.random.stateless_*` choose on CPU and GPU.
 
 
 def sample_uniform(
