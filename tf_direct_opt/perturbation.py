@@ -27,8 +27,8 @@ def sample_uniform(
 def _key_and_counter(seed):
     """Where Philox begins, for a seed [2].
 
-    On a CPU XLA would compute both again for every number that is drawn, which then takes 20 times
-    as long: it does not look through a scatter.
+    On a CPU XLA would compute both again for every number that is drawn, many times as slowly: it
+    does not look through a scatter.
     """
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     words = tf.bitcast(counter, tf.int64)  # GPUs scatter no unsigned ones.

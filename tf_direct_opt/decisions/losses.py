@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import schedules
-from tf_direct_opt.decisions.targets import inner, mask_of_examples, split, zero_if_best
+from tf_direct_opt.decision_targets import inner, mask_of_examples, split, zero_if_best
 from tf_direct_opt.layers import noise_of
 from tf_direct_opt.perturbation import solve
 from tf_direct_opt.saving import get_solver, serialize_solver
