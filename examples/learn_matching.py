@@ -14,10 +14,9 @@ loss is the number of elements put wrongly; it is linear in the permutation matr
 training as well, and the loss is the true one. `fenchel_young` is the perturbed Fenchel-Young loss
 of the scores. `gumbel_sinkhorn` is the relaxation of Mena, Belanger, Linderman, Snoek, "Learning
 Latent Permutations with Gumbel-Sinkhorn Networks", ICLR 2018. All are judged by the best
-permutation under their scores, on examples that were not seen in training: validation examples, by
-which to choose flags, and test examples. The last line is JSON: the share of pairs without a
-fault, and the literature's two measures, the share of elements put wrongly and of pairs with any
-wrong element.
+permutation under their scores, on validation examples, by which to choose flags, and on test
+examples. The last line is JSON: the share of pairs without a fault, of elements put wrongly, and of
+pairs with any wrong element.
 """
 
 import json
@@ -42,9 +41,7 @@ flags.DEFINE_integer("epochs", 5, "Passes over the training sets.", lower_bound=
 flags.DEFINE_integer("num_pairs", 2000, "Pairs of sets to train on.", lower_bound=1)
 flags.DEFINE_integer("num_test", 500, "Held-out pairs of sets.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 50, "Pairs of sets in a step.", lower_bound=1)
-flags.DEFINE_float(
-    "pixel_noise", 0.2, "Standard deviation of the noise; pixels lie in [0, 1].", lower_bound=0.0
-)
+flags.DEFINE_float("pixel_noise", 0.2, "Its standard deviation; pixels lie in [0, 1].", 0.0)
 flags.DEFINE_float("learning_rate", 5e-3, "Of Adam.", lower_bound=0.0)
 flags.DEFINE_float("epsilon", 3.0, "Step of `direct`, in 1/(elements put wrongly).")
 flags.DEFINE_enum("difference", "central", tdo.direct.DIFFERENCES, "Sign of the step.")
@@ -68,9 +65,7 @@ def digit_images(part: str) -> list[np.ndarray]:
     return [images[labels == digit].astype(np.float32) for digit in range(NUM_DIGITS)]
 
 
-def pairs_of_sets(
-    images: list[np.ndarray], count: int, pixel_noise: float, seed: int
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+def pairs_of_sets(images: list[np.ndarray], count: int, pixel_noise: float, seed: int):
     """`((first, second), permutation)`: sets [count, 10, 64], permutation matrices [count, 10, 10].
 
     Entry (i, j) of a permutation is 1 where image i of the first and j of the second set show the
@@ -98,9 +93,7 @@ class GumbelSinkhorn(keras.layers.Layer):
         self.seeds = keras.random.SeedGenerator(seed)
 
     def call(self, scores, training=False):
-        noise = 0.0
-        if training:
-            noise = tdo.sample_gumbel(tf.shape(scores), self.seeds.next())
+        noise = tdo.sample_gumbel(tf.shape(scores), self.seeds.next()) if training else 0.0
         log_matrix = (scores + noise) / self.temperature
         for _ in range(self.num_steps):
             for axis in (-1, -2):
@@ -176,9 +169,8 @@ def run(seed: int) -> dict:
     keras.utils.set_random_seed(seed)
     scores = score_model()
     history = training_model(scores, seed).fit(
-        *examples("train", FLAGS.num_pairs, seed), batch_size=FLAGS.batch_size,
-        epochs=FLAGS.epochs, verbose=0,
-    )  # fmt: skip
+        *examples("train", FLAGS.num_pairs, seed), FLAGS.batch_size, FLAGS.epochs, verbose=0
+    )
     result = {"seed": seed, "train_loss": [round(v, 3) for v in history.history["loss"]]}
     for part in ("validation", "test"):
         # The same held-out examples for every seed and method.
@@ -195,20 +187,12 @@ def main():
     for seed in seeds:
         runs.append(run(seed))
         print(runs[-1], flush=True)
-    means = {
-        name: round(statistics.mean(result[name] for result in runs), 4)
-        for name in runs[0]
-        if name.endswith("wrong")
-    }
-    result = {
-        "task": FLAGS.task,
-        "method": FLAGS.method,
-        "test_exact_match": round(1 - means["test_any_wrong"], 4),
-        **means,
-        "steps": FLAGS.epochs * -(-FLAGS.num_pairs // FLAGS.batch_size),
-        "runs": runs,
-        "flags": command_line.given(),
-    }
+    result = {"task": FLAGS.task, "method": FLAGS.method}
+    for name in [name for name in runs[0] if name.endswith("wrong")]:
+        result[name] = round(statistics.mean(figures[name] for figures in runs), 4)
+    result["test_exact_match"] = round(1 - result["test_any_wrong"], 4)
+    result["steps"] = FLAGS.epochs * -(-FLAGS.num_pairs // FLAGS.batch_size)
+    result |= {"runs": runs, "flags": command_line.given()}
     if FLAGS.output_dir:
         path = command_line.make_folder(FLAGS.output_dir) / "result.json"
         with files.replacing(path) as temporary:

@@ -5,16 +5,15 @@ r"""Predict, then optimise: a network predicts costs, a solver decides, the deci
 
 The data are those of the field's benchmark (Elmachtoub, Grigas, "Smart Predict, then Optimize",
 2022, in the form of PyEPO): costs that are a polynomial of `--degree` in the features, times a
-uniform factor from 1 - `--noise` to 1 + `--noise`, and a linear model, which cannot represent
-them. The default is the published setting: paths through a grid of 5 x 5, degree 4, noise 0.5,
-1000 training and 1000 test examples, Adam 1e-2, batch 32, 20 epochs.
+uniform factor from 1 - `--noise` to 1 + `--noise`, and a linear model, which cannot represent them.
+The default is the published setting: paths through a grid of 5 x 5, degree 4, noise 0.5, 1000
+training and 1000 test examples, Adam 1e-2, batch 32, 20 epochs.
 
 The regret of a decision is its true cost over that of the best one, summed over the test examples
 and divided by the sum of the best. The floor is the regret of a predictor that knows the mean cost
 of every example. The last line is JSON: `test_regret` is the mean over the seeds, in percent.
 """
 
-import csv
 import json
 import pathlib
 import time
@@ -43,9 +42,7 @@ flags.DEFINE_integer("num_examples", 2000, "Half of them are the test examples."
 flags.DEFINE_float("learning_rate", 1e-2, "Of Adam.", lower_bound=0.0)
 flags.DEFINE_float("epsilon", None, "Step, for each unit of cost; None: that of the method.")
 flags.DEFINE_float("noise_scale", None, "Of the perturbation; None: that of the method.")
-flags.DEFINE_enum(
-    "difference", None, tdo.direct.DIFFERENCES, "Sign of the step; None: that of the method."
-)
+flags.DEFINE_enum("difference", None, tdo.direct.DIFFERENCES, "Sign; None: that of the method.")
 flags.DEFINE_integer("num_samples", 1, "Perturbations an example.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Folder for result.json, regret.csv and regret.png.")
 for _name in ("epsilon", "noise_scale"):
@@ -75,16 +72,15 @@ def make_data(problem: str, size: int, degree: int, noise: float, num_examples: 
     else:
         solver = tdo.solvers.Assignment()
         event_shape = (size, size)
-    num_costs = int(np.prod(event_shape))
-    coefficients = random.binomial(1, 0.5, (num_costs, NUM_FEATURES))
+    coefficients = random.binomial(1, 0.5, (int(np.prod(event_shape)), NUM_FEATURES))
     features = random.normal(0, 1, (num_examples, NUM_FEATURES))
     mean = (features @ coefficients.T / np.sqrt(NUM_FEATURES) + 3) ** degree + 1
     mean /= 3.5**degree
     costs = mean * random.uniform(1 - noise, 1 + noise, mean.shape)
     if problem == "knapsack":
         costs = np.ceil(5 * costs) / 5  # The field's values are whole numbers, here in fives.
-    shape = (num_examples, *event_shape)
-    return solver, event_shape, features, costs.reshape(shape), mean.reshape(shape)
+    costs, mean = (table.reshape(-1, *event_shape) for table in (costs, mean))
+    return solver, event_shape, features, costs, mean
 
 
 def make_model(method: str, solver, event_shape, minimize: bool) -> keras.Model:
@@ -114,7 +110,7 @@ def make_model(method: str, solver, event_shape, minimize: bool) -> keras.Model:
     else:
 
         def loss(targets, costs):
-            return tf.reduce_mean((targets[:, 0] - costs) ** 2, axis=-1)  # fmt: skip
+            return tf.reduce_mean((targets[:, 0] - costs) ** 2, axis=-1)
 
     model = keras.Model(features, output)
     model.compile(
@@ -149,19 +145,16 @@ def run(model: keras.Model, start: list, train, test, seed: int) -> list[float]:
 
 def write(directory: pathlib.Path, result: dict, curves: np.ndarray) -> None:
     """Result, regrets of every epoch, and their picture."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    import matplotlib.figure
 
     with files.replacing(directory / "result.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2))
-    with files.replacing(directory / "regret.csv") as temporary, temporary.open("w") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", *(f"seed_{seed}" for seed in FLAGS.seeds)])
-        writer.writerows([i, *np.round(row, 4)] for i, row in enumerate(curves.T, start=1))
-    figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
     epochs, mean, deviation = np.arange(1, FLAGS.epochs + 1), curves.mean(0), curves.std(0)
+    header = ",".join(["epoch", *(f"seed_{seed}" for seed in FLAGS.seeds)])
+    with files.replacing(directory / "regret.csv") as temporary:
+        np.savetxt(temporary, np.c_[epochs, curves.T], "%.6g", ",", header=header, comments="")
+    figure = matplotlib.figure.Figure((5, 3.5), layout="constrained")
+    axes = figure.subplots()
     axes.plot(epochs, mean, label=FLAGS.method)
     axes.fill_between(epochs, mean - deviation, mean + deviation, alpha=0.3)
     axes.axhline(result["floor"], color="black", linestyle=":", label="knows the mean cost")
@@ -169,7 +162,6 @@ def write(directory: pathlib.Path, result: dict, curves: np.ndarray) -> None:
     axes.legend()
     with files.replacing(directory / "regret.png") as temporary:
         figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)
 
 
 def main():

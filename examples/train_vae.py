@@ -8,6 +8,7 @@ take what was found to train the estimator best (`tf_direct_opt.runs.presets`); 
 Results go to --output_dir; the last line printed is JSON with the figures of the test images.
 """
 
+import itertools
 import json
 import math
 
@@ -22,8 +23,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("k", 10, "Categories a variable.", lower_bound=2)
 flags.DEFINE_integer("num_variables", 1, "Categorical variables.", lower_bound=1)
 flags.DEFINE_enum("prior", "uniform", ["uniform", "learned"], "Of the codes.")
-flags.DEFINE_list("encoder_units", None, "Widths of the encoder's layers [--hidden_units].")
-flags.DEFINE_list("decoder_units", None, "Widths of the decoder's layers [--hidden_units].")
+flags.DEFINE_list("encoder_units", None, "Widths of its hidden layers, if any [--hidden_units].")
+flags.DEFINE_list("decoder_units", None, "The same of the decoder [--hidden_units].")
 flags.DEFINE_integer("eval_samples", 100, "Draws an image of an evaluation.", lower_bound=1)
 flags.adopt_module_key_flags(estimator_flags)  # --estimator, --temperature, ...
 flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weight, ...
@@ -50,13 +51,18 @@ def build_model(feed):
     )
 
 
+def hidden_layers(flag: str) -> list[int]:
+    """The widths that the flag gives, or the model's own."""
+    return [FLAGS.hidden_units] if FLAGS[flag].value is None else command_line.widths(flag)
+
+
 def network(flag: str, outputs: int):
     """Dense layers of the widths that the flag gives; None without it: the model's own."""
     if FLAGS[flag].value is None:
         return None
     import keras
 
-    hidden = [keras.layers.Dense(n, activation="relu") for n in command_line.integers(flag, 1)]
+    hidden = [keras.layers.Dense(n, activation="relu") for n in hidden_layers(flag)]
     return keras.Sequential([keras.layers.Flatten(), *hidden, keras.layers.Dense(outputs)])
 
 
@@ -71,13 +77,12 @@ def prepare() -> runs.Run:
     """Completes the flags by the estimator's preset, and checks them and the output folder."""
     vae_flags.complete(FLAGS.estimator, alone=FLAGS.num_variables == 1)
     data.check_flags()
-    for flag in ("encoder_units", "decoder_units"):
-        if FLAGS[flag].value is not None:
-            command_line.integers(flag, 1)
-    # The codes of one variable are decoded for all images at once; weights have two moments.
     width = FLAGS.num_variables * FLAGS.k
+    layers = [*hidden_layers("encoder_units"), width, *hidden_layers("decoder_units")]
+    weights = sum(a * b for a, b in itertools.pairwise(layers))
+    # The codes of one variable are decoded for all images at once; weights have two moments.
     codes = width**2 if FLAGS.num_variables == 1 else width * FLAGS.batch_size
-    command_line.require_memory(codes + 6 * width * FLAGS.hidden_units, "fewer --k")
+    command_line.require_memory(codes + 3 * weights, "fewer --k, or narrower layers")
     return training.prepare(
         FLAGS.find_module_defining_flag("k"), f"{FLAGS.dataset}-k{FLAGS.k}-{FLAGS.estimator}"
     )

@@ -81,7 +81,7 @@ class EstimatorContract:
     def test_decoder_gets_the_gradient_of_the_loss_at_the_codes_used(self):
         # The same seed uses the same codes, whatever the decoder: its gradient is what a finite
         # difference of the loss along a direction of its weights says.
-        for num_variables, num_categories in self.sizes:
+        for num_variables, num_categories in self.sizes[:2]:  # One variable, and several.
             decoder = Decoder(num_variables, num_categories, batch=64)
             shape = [64, num_variables, num_categories]
             logits = tf.constant(np.random.default_rng(1).normal(size=shape), tf.float32)

@@ -37,6 +37,7 @@ def epochs_in(folder):
     return sorted(int(path.name.split("-")[1]) for path in folder.iterdir())
 
 
+@pytest.mark.slow  # The same of a whole run, of which this is a part, is fast.
 def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
     keras.utils.set_random_seed(0)
     whole = built_model()

@@ -97,6 +97,7 @@ LINES = {
         ("--prior=normal", "<uniform|learned>"),
         ("--encoder_units=x", "Expected integers of at least 1 in --encoder_units"),
         ("--decoder_units=0", "Expected integers of at least 1 in --decoder_units"),
+        ("--encoder_units=1000000,1000000", "fit into memory"),
         ("--eval_samples=0", "eval_samples"),
         ("--estimator=exact --num_variables=2", "Expected one variable"),
         ("--estimator=disarm --k=3", "Expected"),

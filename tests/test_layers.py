@@ -49,9 +49,9 @@ def test_training_samples_one_hots(shape):
 @pytest.mark.parametrize(
     "build",
     [
-        "sequential",
-        pytest.param("functional", marks=pytest.mark.slow),  # README and tutorials have one.
-        pytest.param("subclass", marks=pytest.mark.slow),
+        pytest.param("sequential", marks=pytest.mark.slow),  # README and tutorials have these two.
+        pytest.param("functional", marks=pytest.mark.slow),
+        "subclass",
     ],
 )
 def test_trains_in_any_kind_of_model(build):

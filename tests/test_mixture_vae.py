@@ -360,10 +360,10 @@ def test_labels_that_are_not_given_are_none():
         model, _ = gradient_model()
         gradients.append(training_gradients(model, images, parameters, labels)[1])
     np.testing.assert_array_equal(*gradients)
-    history = fit(make_model({"run_eagerly": True}), epochs=1)
+    images, labels = labelled_stripes()
+    history = make_model({"run_eagerly": True}).fit(images[:32], verbose=0).history
     assert history["accuracy"] == history["label_loss"] == [0.0]
     assert np.isfinite(history["loss"]).all()
-    images, labels = labelled_stripes()
     model, _ = trained()
     without, given = evaluate(model, images), evaluate(model, images, labels)
     assert (without.pop("accuracy"), given.pop("accuracy") > 0) == (0.0, True)

@@ -188,7 +188,7 @@ def test_export_needs_a_solver_in_tensorflow(tmp_path):
 # Evaluation noise.
 
 
-@pytest.mark.parametrize("batch_size", [4, 64])
+@pytest.mark.parametrize("batch_size", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_every_image_of_an_evaluation_has_noise_of_its_own(batch_size):
     # 64 times one image: a mean of 64 independent draws, within 4 standard errors (1 run in 16,000
     # fails; the seed is fixed). One draw for all would miss by as much as a draw does.

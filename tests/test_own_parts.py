@@ -348,14 +348,14 @@ def test_arguments_of_the_layer():
 
 def test_labels_weights_and_images_of_one_rank_more():
     model = DiscreteVAE(1, 3, "exact", hidden_units=4)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     ones = np.ones(8, "float32")
     model.fit(IMAGES, np.zeros(8), sample_weight=ones, verbose=0)
     model.fit(IMAGES, np.zeros((8, 1)), sample_weight=ones[:, None], verbose=0)
     expected = model.evaluate(IMAGES, verbose=0)
     assert model.evaluate(IMAGES[..., None], verbose=0) == pytest.approx(expected)
     mixture = MixtureVAE(3, 2, hidden_units=4, seed=0)
-    mixture.compile("sgd")
+    mixture.compile("sgd", run_eagerly=True)
     classes = np.arange(8) % 3
     for given in (classes, classes[:, None]):
         assert np.isfinite(mixture.fit(IMAGES, given, verbose=0).history["loss"]).all()

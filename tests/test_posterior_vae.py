@@ -29,12 +29,14 @@ def test_trained_by_candidates_it_fits_and_says_so_exactly(family, tmp_path):
     model = PosteriorVAE(family, kl_weight=1.0, hidden_units=16, seed=0)
     model.compile(keras.optimizers.Adam(3e-2))
     images = stripes(80)
-    before = model.evaluate(images, verbose=0, return_dict=True)
+    model.build((None, *images.shape[1:]))
+    whole = {"batch_size": 80, "verbose": 0}
+    before = model.evaluate(images, **whole, return_dict=True)
     model.fit(images, epochs=8, batch_size=20, verbose=0)
-    got = model.evaluate(images, verbose=0, return_dict=True)
+    got = model.evaluate(images, **whole, return_dict=True)
     assert got["loss"] < before["loss"] - 2.0
     # By hand: every configuration, decoded for every image.
-    out = model.predict(images, verbose=0)
+    out = model(images)
     posterior = model.posterior(tf.constant(out[family.kind.parameter_name]))
     every = posterior.configurations(tf.range(posterior.num_configurations))[tf.newaxis]
     losses = model.make_loss_fn(images)(every).numpy().astype(np.float64)
@@ -47,7 +49,7 @@ def test_trained_by_candidates_it_fits_and_says_so_exactly(family, tmp_path):
     assert likelihood < got["importance_weighted_nll"] + 0.1 < elbo + 0.2
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    assert again.evaluate(images, verbose=0, return_dict=True) == pytest.approx(got, rel=1e-5)
+    assert again.evaluate(images, **whole, return_dict=True) == pytest.approx(got, rel=1e-5)
     assert model.sample(5, seed=1).shape == (5, 6, 6)
 
 

@@ -58,7 +58,9 @@ def test_noise_has_mean_one(data):
     "arguments",
     [
         ["--method=direct"],
-        ["--method=relative", "--problem=assignment", "--size=4"],
+        pytest.param(
+            ["--method=relative", "--problem=assignment", "--size=4"], marks=pytest.mark.slow
+        ),
         ["--method=spo_plus", "--problem=knapsack", "--size=12"],
         pytest.param(["--method=imle", "--num_samples=2"], marks=pytest.mark.slow),
         pytest.param(["--method=fenchel_young"], marks=pytest.mark.slow),

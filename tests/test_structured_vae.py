@@ -225,7 +225,7 @@ def test_saved_model_in_a_new_process(tmp_path):
         num_candidates=5,
         nonnegative=True,
     )
-    fit(model, epochs=1)
+    model.build((None, 6, 6))
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", stripes(40))
     said = in_new_process(

@@ -74,14 +74,14 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
 def test_data_and_networks_as_other_papers_have_them(tmp_path):
     line = train(
         "--num_variables=2", "--epochs=2", "--warmup_epochs=1", "--binarize=bernoulli",
-        "--num_train=300", "--encoder_units=12,6", "--decoder_units=7", "--optimizer=radam",
+        "--num_train=300", "--encoder_units=12,12", "--decoder_units=", "--optimizer=radam",
         "--eval_samples=3", f"--output_dir={tmp_path}",
     )  # fmt: skip
     assert np.isfinite(line["test"]["importance_weighted_nll"])
     assert json.loads((tmp_path / "metrics.json").read_text())["num_images"]["train"] == 300
     model = keras.models.load_model(tmp_path / "model.keras")
     shapes = [tuple(weight.shape) for weight in model.trainable_variables if weight.ndim == 2]
-    assert shapes == [(64, 12), (12, 6), (6, 10), (10, 7), (7, 64)]
+    assert shapes == [(64, 12), (12, 12), (12, 10), (10, 64)]
     assert model.num_eval_samples == 3
     assert type(model.optimizer).__name__ == "RAdam"
 

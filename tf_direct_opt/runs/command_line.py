@@ -115,13 +115,21 @@ def some(name: str) -> list[str]:
 
 def integers(name: str, least: int = 0) -> list[int]:
     """The values of a list flag as integers."""
-    values = some(name)
+    return _distinct(name, _integers(name, some(name), least))
+
+
+def widths(name: str) -> list[int]:
+    """The values of a list flag as widths of layers; `--name=` is a network without hidden ones."""
+    return _integers(name, FLAGS[name].value, 1)
+
+
+def _integers(name: str, values: list[str], least: int) -> list[int]:
     if not all(value.isdecimal() and least <= int(value) < 2**31 for value in values):
         raise ValueError(
             f"Expected integers of at least {least} in --{name}; received {','.join(values)!r}. "
             "Please separate them by commas."
         )
-    return _distinct(name, [int(value) for value in values])
+    return [int(value) for value in values]
 
 
 def numbers(name: str) -> list[float]:
