@@ -10,6 +10,7 @@ import numpy as np
 import programs
 import pytest
 import tensorflow as tf
+from absl import flags
 from run_folders import checkpoints_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -187,9 +188,15 @@ def test_free_is_a_list_of_names(tmp_path):
     Settings({"noise": True}, free=["noise"]).require_same(path)
 
 
-def test_an_empty_list_is_no_line():
-    # Read back, `--set=` would be one of an empty text.
-    assert Settings({"set": [], "k": 3}).lines() == ["--k=3"]
+def test_an_empty_list_is_not_none(tmp_path):
+    settings = Settings({"decoder_units": [], "encoder_units": None, "k": 3})
+    settings.write(tmp_path / "flags.txt")
+    found = flags.FlagValues()
+    for name in ("decoder_units", "encoder_units"):
+        flags.DEFINE_list(name, None, "Widths.", flag_values=found)
+    flags.DEFINE_integer("k", None, "Categories.", flag_values=found)
+    found(["program", f"--flagfile={tmp_path / 'flags.txt'}"])
+    assert (found.decoder_units, found.encoder_units, found.k) == ([], None, 3)
 
 
 def test_checkpoints_that_are_gone_are_missed(tmp_path):

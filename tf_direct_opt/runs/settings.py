@@ -36,9 +36,8 @@ class Settings:
         for name, value in sorted(self.values.items()):
             if isinstance(value, bool):
                 lines.append(f"--{'' if value else 'no'}{name}")
-            elif isinstance(value, list):
-                # Read back, an empty list would be one of an empty text.
-                lines += [f"--{name}={','.join(map(str, value))}"] if value else []
+            elif isinstance(value, list):  # An empty one is another choice than None.
+                lines.append(f"--{name}={','.join(map(str, value))}")
             elif value is not None:
                 lines.append(f"--{name}={value}")
         return lines
