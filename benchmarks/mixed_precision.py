@@ -108,10 +108,7 @@ def main():
             writer.writerow(rows[-1])
             sys.stdout.flush()
     if FLAGS.output is not None:
-        with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        files.write_table(path, rows[0], rows)
 
 
 if __name__ == "__main__":

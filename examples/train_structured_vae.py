@@ -51,7 +51,7 @@ flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weigh
 flags.adopt_module_key_flags(training)  # --epochs, --learning_rate, --output_dir, --resume, ...
 flags.adopt_module_key_flags(data)  # --dataset, --data_dir, ...
 
-# As `pairwise_binary.MAX_VARIABLES`, which cannot be imported without TensorFlow.
+# As `binary.MAX_VARIABLES`, which cannot be imported without TensorFlow.
 _MAX_ENUMERATED = 20
 
 

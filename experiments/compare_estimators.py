@@ -54,9 +54,7 @@ _LIMITS = flags.DEFINE_string(
 flags.adopt_module_key_flags(grid)  # --shard, --processes
 flags.adopt_module_key_flags(train_vae)
 
-_NO_SECONDS = (
-    "cache", "data_dir", "download", "output_dir", "resume", "verbose", "worker_timeout",
-)  # fmt: skip
+_NO_SECONDS = (*training.FREE_ON_RESUME, "resume")
 
 
 def cells() -> list[dict]:

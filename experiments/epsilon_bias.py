@@ -10,7 +10,6 @@ shares of the norm of the true gradient; and epsilon_bias.png. The last line pri
 epsilon of the least mean square error of a draw, and of the mean of 1,000.
 """
 
-import csv
 import json
 
 from absl import flags
@@ -111,13 +110,7 @@ def main():
 
     folder = command_line.make_folder(FLAGS.output_dir)
     rows = measure()
-    with (
-        files.replacing(folder / "epsilon_bias.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, SETTINGS + FIGURES)
-        writer.writeheader()
-        writer.writerows(rows)
+    files.write_table(folder / "epsilon_bias.csv", SETTINGS + FIGURES, rows)
     with files.replacing(folder / "epsilon_bias.png") as temporary:
         draw(rows, temporary)
 

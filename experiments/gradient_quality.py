@@ -15,7 +15,6 @@ evaluation an image (a deviation falls with the root of what is averaged) and re
 of the mean; the cosine with the exact gradient is that of a draw, on average, and that of the mean.
 """
 
-import csv
 import itertools
 import json
 import math
@@ -201,7 +200,7 @@ def main():
         import keras
         import tensorflow as tf
 
-        from tf_direct_opt.files import replacing
+        from tf_direct_opt import files
 
         feed = train_vae.make_feed()
         batch = tf.cast(feed.images.train[: FLAGS.batch_size], tf.float32)
@@ -212,11 +211,8 @@ def main():
         training.train(run, feed, train_vae.build_model)
         rows += measure(keras.models.load_model(run.directory / "model.keras"), batch, "trained")
         path = run.directory / "gradient_quality.csv"
-        with replacing(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        with replacing(path.with_suffix(".png")) as temporary:
+        files.write_table(path, rows[0], rows)
+        with files.replacing(path.with_suffix(".png")) as temporary:
             plot(rows).savefig(temporary, dpi=80)
     print(json.dumps({"settings": len(rows), "table": str(path)}))
 

@@ -1,7 +1,6 @@
 """Many runs of one training program, each in a folder of its own."""
 
 import contextlib
-import csv
 import datetime
 import json
 import os
@@ -288,8 +287,5 @@ def trained(cells: Iterable[dict], program: ModuleType) -> Iterable[pathlib.Path
 def write_table(name: str, columns: Iterable[str], rows: Iterable[dict]) -> pathlib.Path:
     """Writes a CSV file of that name into --output_dir, whole or not at all."""
     path = pathlib.Path(FLAGS.output_dir) / name
-    with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    files.write_table(path, columns, rows)
     return path

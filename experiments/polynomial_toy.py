@@ -171,10 +171,7 @@ def main():
             if any(row.items() >= settings_of(name).items() for row in rows):
                 continue
             rows += train(name)
-            with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, SETTINGS + FIGURES)
-                writer.writeheader()
-                writer.writerows(rows)
+            files.write_table(path, SETTINGS + FIGURES, rows)
             print(json.dumps(rows[-len(POWERS) :]), flush=True)
 
 

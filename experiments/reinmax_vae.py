@@ -41,6 +41,8 @@ flags.DEFINE_integer("seed", 0, "Of weights, order and noise.", 0, 2**31 - 1)
 flags.DEFINE_integer("evaluate_every", 10, "Epochs from one test loss to the next.", 1)
 flags.DEFINE_integer("threads", 0, "Threads [all cores].", lower_bound=0)
 flags.DEFINE_string("output_dir", None, "Folder of the results.", required=True)
+for _name in ("cache", "data_dir", "download"):
+    flags.declare_key_flag(_name)
 
 BATCH_SIZE = 100
 
@@ -116,10 +118,17 @@ def build_model():
 
 
 def main():
-    module = FLAGS.find_module_defining_flag("num_variables")
-    settings = {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(module)}
-    run = runs.Run(FLAGS.output_dir, settings, True, ("data_dir", "output_dir", "threads"))
+    for name in ("binarize", "dataset", "num_train"):
+        if FLAGS[name].present:
+            raise ValueError(
+                f"Expected no --{name}: the images are the paper's; received one. Please leave it "
+                "out."
+            )
+    settings = command_line.given()
+    free = ("cache", "data_dir", "download", "output_dir", "threads")
+    run = runs.Run(FLAGS.output_dir, settings, True, free)
     run.check()
+    data.require_prepared("mnist", FLAGS.data_dir, FLAGS.download)
     import keras
     import tensorflow as tf
 
@@ -131,14 +140,14 @@ def main():
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model()
         first_epoch = run.restore(model)
-        images = data.load("mnist", FLAGS.data_dir, cache=FLAGS.cache, binarize="none")
+        images = data.load("mnist", FLAGS.data_dir, FLAGS.download, FLAGS.cache, binarize="none")
         train = images.with_num_train(60_000).train.reshape([-1, 784])
         model.fit(
             batches.training_batches(train, BATCH_SIZE, FLAGS.seed, first_epoch, FLAGS.epochs),
             initial_epoch=first_epoch,
             epochs=FLAGS.epochs,
             steps_per_epoch=len(train) // BATCH_SIZE,
-            # All in one batch: evaluation draws the same noise for every batch.
+            # One batch, so that the noise of an image does not depend on a size of batches.
             validation_data=batches.untuned(
                 tf.data.Dataset.from_tensors(images.test.reshape([-1, 784]))
             ),

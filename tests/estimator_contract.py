@@ -42,6 +42,7 @@ class EstimatorContract:
     configs = ({},)
     sizes = ((1, 7), (3, 2), (2, 3))  # (N, K)
     draws = 20_000
+    deterministic = False
 
     def expected(self, logits, decoder, **config):
         """Mean gradient [N, K] for logits [N, K], and the standard error of this oracle."""
@@ -128,7 +129,7 @@ class EstimatorContract:
         np.testing.assert_allclose(loss, [every[0, 1], every[1, 0]], rtol=1e-6)
 
     def test_seed_decides_and_calls_differ(self):
-        logits = tf.zeros([64, 2])
+        logits = tf.constant(np.random.default_rng(0).normal(size=[64, 2]), tf.float32)
         decoder = Decoder(1, 2, batch=64)
         runs = []
         for seed in (1, 1, 2):
@@ -137,8 +138,8 @@ class EstimatorContract:
                 [estimator(logits, loss_fn=decoder, training=True).numpy() for _ in range(2)]
             )
         np.testing.assert_array_equal(runs[0], runs[1])
-        if np.any(runs[0][0] != runs[0][1]):  # Not a deterministic estimator.
-            assert np.any(runs[0][0] != runs[2][0])
+        differ = [np.any(runs[0][0] != other) for other in (runs[0][1], runs[2][0])]
+        assert differ == [not self.deterministic] * 2
 
     def test_config_round_trip(self):
         for config in self.configs:

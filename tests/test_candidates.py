@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from tf_direct_opt import candidates
+from tf_direct_opt import candidates, direct
 from tf_direct_opt.perturbation import sample_gumbel
 
 
@@ -75,6 +75,53 @@ def test_certain_posteriors_give_finite_weights(count, size):
     for values in (first, ties, weights):
         assert np.all(np.isfinite(values))
     np.testing.assert_allclose(tf.reduce_sum(first), 1.0, rtol=1e-5)
+
+
+def weights_by_orders(h, losses, count, epsilon, difference):
+    """`mean_difference` of the first configurations of logits h by its definition, float64."""
+    rates = np.exp(h - h.max())
+
+    def rest(gone):  # 1 - q(gone), from what is left: nothing cancels.
+        return np.delete(rates, list(gone)).sum() / rates.sum()
+
+    def probability(members, gone):
+        total = 0.0
+        for order in itertools.permutations(members):
+            left = [rest([*gone, *order[:i]]) for i in range(len(order))]
+            total += np.prod(rates[list(order)] / rates.sum() / left)
+        return total
+
+    weights, everyone = np.zeros(count), probability(range(count), [])
+    for s, t in itertools.permutations(range(count), 2):
+        others = [i for i in range(count) if i not in (s, t)]
+        tie = rates[s] * rates[t] / rates.sum() ** 2 * probability(others, [s, t]) / everyone
+        gap = losses[s] - losses[t]
+        worse, better = (s, t) if gap > 0 else (t, s)
+        kept, q = np.exp(-epsilon * abs(gap)), rates / rates.sum()
+        first = {
+            "toward_better": [worse], "away_from_worse": [better], "central": [worse, better]
+        }[difference]  # fmt: skip
+        factors = [(1 - kept) / (epsilon * (rest([i]) + q[i] * kept)) for i in first]
+        weights[s] += tie * np.sign(gap) * np.mean(factors)
+    return weights
+
+
+@pytest.mark.parametrize("difference", direct.DIFFERENCES)
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_of_a_certain_posterior_the_weights_are_those_of_float64(count, difference):
+    # 1 - q of the certain one is 4e-5 to 1e-25: in float32 it is 0 from a gap of 19 on.
+    epsilon = 0.2
+    for gap, steps, sign in itertools.product(
+        (12.0, 17.0, 18.0, 20.0, 60.0), (5, 100, 1000), (1, -1)
+    ):
+        h, losses = np.linspace(0.0, 0.5, 10), 0.3 * np.arange(10)
+        h[0] += gap
+        losses[0] += sign * steps / epsilon
+        log_probs = tf.nn.log_softmax(tf.constant(h[np.newaxis], tf.float32))[:, :count]
+        given = tf.constant(losses[np.newaxis, :count], tf.float32)
+        weights, _ = candidates.mean_difference(log_probs, given, epsilon, difference)
+        expected = weights_by_orders(h, losses, count, epsilon, difference)
+        np.testing.assert_allclose(epsilon * weights[0], epsilon * expected, atol=0.02)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,15 @@ from tf_direct_opt import posteriors
 from tf_direct_opt.posteriors import loops
 
 
+def test_every_registered_posterior_is_in_the_contract():
+    import test_posteriors  # noqa: F401
+
+    contracts = PosteriorContract.__subclasses__()
+    tested = {contract.name for contract in contracts if contract.__module__ != "test_extending"}
+    # Half of a class and its Gaussian is no code: it has tests of its own.
+    assert {*tested, "class_gaussian"} == {*posteriors.names()}
+
+
 class TestChain(PosteriorContract):
     name = "chain"
     sizes = tuple(

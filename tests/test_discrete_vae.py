@@ -132,8 +132,7 @@ def test_evaluate_is_exact_for_one_variable(batch_size):
 
 
 def test_evaluate_of_several_variables_estimates_the_enumerated_bounds():
-    # 400 images of 2000 draws each, the noise shared by batches of 50: the reconstruction's
-    # standard error is below 0.05 nats.
+    # 400 images of 2000 draws each: the reconstruction's standard error is below 0.05 nats.
     model = drawn(make_model(num_variables=3, num_categories=3, num_eval_samples=2000))
     got = model.evaluate(stripes(), batch_size=50, verbose=0, return_dict=True)
     expected = enumerated_evaluation(model, stripes())

@@ -51,20 +51,27 @@ def test_programs_and_files_that_it_names_are_there(text):
 
 
 @functools.cache
-def flags_defined():
-    """The names of the flags of all programs, read off their sources."""
-    folders = ("examples", "experiments", "benchmarks", "tf_direct_opt/runs")
-    sources = (path.read_text() for folder in folders for path in (ROOT / folder).glob("*.py"))
-    pattern = r"DEFINE_\w+\(\s*\"(\w+)\""
-    return {"flagfile", "help", *(name for text in sources for name in re.findall(pattern, text))}
+def flags_of(path):
+    """The names of the flags of a program, read off its source and those that it imports."""
+    text = path.read_text()
+    found = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
+    for line in re.findall(r"^ *(?:from tf_direct_opt\.runs )?import (.+)$", text, re.MULTILINE):
+        for module in re.findall(r"\w+", line):
+            for folder in ("examples", "experiments", "tf_direct_opt/runs"):
+                other = ROOT / folder / f"{module}.py"
+                if other.exists() and other != path:
+                    found |= flags_of(other)
+    return found
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=name)
 def test_flags_of_its_commands_are_there(text):
-    commands = re.findall(r"python (?:examples|experiments|benchmarks)/[^`\n]+", text.read_text())
-    for command in commands:
-        for flag in re.findall(r" --(\w+)", command):
-            assert {flag, flag.removeprefix("no")} & flags_defined(), (flag, command)
+    joined = text.read_text().replace("\\\n", " ")  # Commands that go on in the next line.
+    pattern = r"python ((?:examples|experiments|benchmarks)/\w+\.py)([^`\n]*)"
+    for program, arguments in re.findall(pattern, joined):
+        for flag in re.findall(r" --(\w+)", arguments):
+            known = {"flagfile", "help", *flags_of(ROOT / program)}
+            assert {flag, flag.removeprefix("no")} & known, (flag, program)
 
 
 # Those whose blocks take longest, but for the tutorials.

@@ -139,6 +139,7 @@ class TestDirect(EstimatorContract):
 class TestExact(EstimatorContract):
     sizes = ((1, 2), (1, 7))
     draws = 4
+    deterministic = True
 
     def make(self, **config):
         return estimators.Exact(**config)

@@ -80,7 +80,7 @@ def test_the_lock_ends_with_a_killed_process(tmp_path):
         pass
 
 
-def test_needs_no_tensorflow(tmp_path):
+def test_needs_no_tensorflow():
     # In a process of its own that has imported nothing.
     code = (
         "import sys, tf_direct_opt.files, tf_direct_opt.runs.training as t, "

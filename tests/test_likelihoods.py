@@ -87,6 +87,10 @@ def problem(name, shared):
     return make(), images, outputs, log_prob
 
 
+def test_every_registered_likelihood_is_below():
+    assert {*likelihoods.names()} <= {*CASES}
+
+
 @pytest.mark.parametrize("shared", [1, 5])
 @pytest.mark.parametrize("name", CASES)
 def test_negative_log_likelihood_by_its_definition(name, shared):

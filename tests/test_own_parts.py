@@ -78,9 +78,6 @@ def test_a_distribution_in_float64():
 )
 def test_images_outside_of_the_support_of_what_a_distribution_wraps(wrapped, inside):
     model = DiscreteVAE(1, 3, hidden_units=4, likelihood=wrapped)
-    inside = (
-        np.clip(IMAGES, 0.25, 0.75) if "Beta" in str(wrapped(tf.zeros([1, 1, 3, 1]))) else IMAGES
-    )
     assert np.isfinite(trained_once(model, inside)["loss"])
     with pytest.raises(tf.errors.InvalidArgumentError):
         model.train_on_batch(IMAGES * 255.5)

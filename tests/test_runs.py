@@ -319,7 +319,7 @@ def test_folders_where_files_go_and_the_reverse(tmp_path, name, kind):
         runs.Run(tmp_path).check()
 
 
-def test_damaged_settings(whole, tmp_path):
+def test_damaged_settings(tmp_path):
     (tmp_path / "flags.txt").write_bytes(b"--width=4\n\xff\xfe")
     with pytest.raises(ValueError, match="received a damaged file"):
         runs.Run(tmp_path, {"width": 4}, resume=True).check()

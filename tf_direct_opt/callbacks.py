@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.files import digest, remove_temporaries, replacing, require_space
+from tf_direct_opt.files import digest, remove_temporaries, replacing, require_space, write_table
 from tf_direct_opt.pictures import check_images, image_grid
 
 _CHECKPOINT = re.compile(r"epoch-(\d+)(?:-([0-9a-f]{16}))?\.weights\.h5")
@@ -153,10 +153,7 @@ class History(keras.callbacks.Callback):
         self.rows[:] = [{**columns, **row} for row in [*self.rows, row]]
         if diverged(logs):
             return
-        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_table(self.path, columns, self.rows)
 
 
 def read_history(path: pathlib.Path, epochs: int) -> list[dict]:

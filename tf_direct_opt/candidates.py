@@ -66,11 +66,11 @@ def order_weights(
         )
     probs = tf.stop_gradient(tf.exp(tf.cast(log_probs, tf.float32)))
     if count == 2:
-        others = 1.0 - probs
+        others = _all_but(probs)
         first = others[:, ::-1] / tf.reduce_sum(others, axis=-1, keepdims=True)
         return first, (first * others)[:, tf.newaxis] * tf.ones([2, 1])
     # In units of the next arrival, u = (1 - q(S)) y. The rest is positive also where S is all.
-    rest = tf.maximum(1.0 - tf.reduce_sum(probs, axis=-1, keepdims=True), 1e-30)[:, tf.newaxis]
+    rest = tf.maximum(_all_but_candidates(probs), 1e-30)[:, tf.newaxis]
     nodes = tf.constant(_nodes(count))[:, tf.newaxis]  # u, [Q, 1]
     rates = probs[:, tf.newaxis] / rest  # [B, 1, M]
     arrived = tf.maximum(-tf.math.expm1(-rates * nodes), _TINY)  # [B, Q, M]
@@ -121,8 +121,8 @@ def mean_difference(
     first, ties = order_weights(log_probs)
     gaps = losses[:, :, tf.newaxis] - losses[:, tf.newaxis]  # f_s - f_t
     if epsilon is not None:
-        probs = tf.exp(log_probs)
-        here, there = probs[:, :, tf.newaxis], probs[:, tf.newaxis]
+        rest = _all_but(tf.exp(log_probs))
+        here, there = rest[:, :, tf.newaxis], rest[:, tf.newaxis]
         worse, better = (tf.where(gate, here, there) for gate in (gaps > 0.0, gaps <= 0.0))
         epsilon = tf.reshape(tf.convert_to_tensor(epsilon, tf.float32), [-1, 1, 1])
         before = {
@@ -130,16 +130,28 @@ def mean_difference(
             "away_from_worse": [better],
             "central": [worse, better],
         }[difference]
-        gaps = tf.add_n([_bounded(gaps, epsilon, q) for q in before]) / len(before)
+        gaps = tf.add_n([_bounded(gaps, epsilon, rest) for rest in before]) / len(before)
     return tf.stop_gradient(tf.reduce_sum(ties * gaps, axis=-1)), first
 
 
-def _bounded(gaps, epsilon, q_first):
-    """The factor of a pair at a finite epsilon."""
+def _all_but_candidates(probs):
+    """1 - q(S), [B, 1]: the greatest is taken off first, which costs no digits."""
+    ordered = tf.sort(probs, axis=-1, direction="DESCENDING")
+    return (1.0 - ordered[:, :1]) - tf.reduce_sum(ordered[:, 1:], axis=-1, keepdims=True)
+
+
+def _all_but(probs):
+    """1 - q_s, [B, M]: where q_s rounds to 1, what the other candidates have of it."""
+    others = tf.matmul(probs, 1.0 - tf.eye(probs.shape[-1]))
+    return tf.maximum(1.0 - probs, others)
+
+
+def _bounded(gaps, epsilon, rest):
+    """The factor of a pair at a finite epsilon; `rest` is 1 - q_first."""
     kept = tf.exp(-epsilon * tf.abs(gaps))
     flips = -tf.math.expm1(-epsilon * tf.abs(gaps))
-    # 1 - q (1 - e^..) without cancellation; it vanishes only together with c_st.
-    share = tf.maximum(1.0 - q_first + q_first * kept, _TINY)
+    # 1 - q (1 - e^..) without cancellation. Where it is below the floor c_st is, too.
+    share = tf.maximum(rest + (1.0 - rest) * kept, 1e-30)
     return tf.sign(gaps) * flips / (epsilon * share)
 
 

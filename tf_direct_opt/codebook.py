@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_bool
+from tf_direct_opt.checks import check_bool
 
 
 def shares(

@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
+from tf_direct_opt.checks import check_bool, check_count
 from tf_direct_opt.perturbation import perturbed_argmax, zero_if
 from tf_direct_opt.saving import get_solver
-from tf_direct_opt.solvers.base import check_bool, check_count, exact
+from tf_direct_opt.solvers.base import exact
 from tf_direct_opt.types import Solver
 
 _NO_TARGETS = (

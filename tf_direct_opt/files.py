@@ -4,6 +4,7 @@ Needs neither TensorFlow nor Keras: a program may use it before it imports them.
 """
 
 import contextlib
+import csv
 import errno
 import hashlib
 import os
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 LOCK = ".lock"
 
@@ -37,6 +38,16 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_table(
+    path: str | os.PathLike, columns: Iterable[str], rows: Iterable[Mapping[str, object]]
+) -> None:
+    """Writes a CSV file with a header, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def remove_temporaries(path: str | os.PathLike) -> None:

@@ -1,6 +1,5 @@
 """The perturbed argmax as one more layer of any Keras model."""
 
-import functools
 import numbers
 
 import keras
@@ -9,21 +8,15 @@ import tensorflow as tf
 from keras import tree
 
 from tf_direct_opt import loss_scales, schedules, solvers
+from tf_direct_opt.checks import check_bool, check_count
 from tf_direct_opt.direct import (
     check_difference,
     direct_argmax_with_probe,
 )
-from tf_direct_opt.perturbation import (
-    perturbed_argmax,
-    sample_gumbel,
-    sample_normal,
-    sample_sum_of_gamma,
-)
+from tf_direct_opt.perturbation import noise_of, perturbed_argmax
 from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.seeds import SeedStream
-from tf_direct_opt.solvers.base import check_bool, check_count, exact
-
-NOISES = {"gumbel": sample_gumbel, "normal": sample_normal, "sum_of_gamma": sample_sum_of_gamma}
+from tf_direct_opt.solvers.base import exact
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -199,24 +192,6 @@ class PerturbedArgmax(keras.layers.Layer):
         if save_type == "savedmodel":
             solvers.check_exportable(self.solver)
         return super()._trackable_children(save_type, **kwargs)
-
-
-def noise_of(kind, num_ones, solver):
-    """(shape, seed) -> noise of that kind; ValueError for an unknown one."""
-    if kind is None:
-        return lambda shape, seed: tf.zeros(shape)
-    if kind not in NOISES:
-        raise ValueError(f"Expected `noise` in {sorted(NOISES)} or None; received {kind!r}.")
-    if kind != "sum_of_gamma":
-        return NOISES[kind]
-    if num_ones is None:
-        num_ones = getattr(solver, "k", None)
-    if num_ones is None:
-        raise ValueError(
-            "Expected `num_ones`, the number of ones in a configuration, with sum_of_gamma noise; "
-            "received None. Count them, or take `noise='gumbel'`."
-        )
-    return functools.partial(sample_sum_of_gamma, num_ones=check_count(num_ones, "num_ones", 1))
 
 
 def _check_shape(shape):

@@ -1,10 +1,12 @@
 """Zero-mean noise and the argmax it perturbs (perturb-and-MAP; with Gumbel noise Gumbel-Max)."""
 
+import functools
 import math
 
 import numpy as np
 import tensorflow as tf
 
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.types import Solver
 
 EULER_GAMMA = 0.5772156649015329
@@ -115,6 +117,27 @@ def sample_sum_of_gamma(
         tf.concat([shape, [num_terms]], 0), seed, alpha=1.0 / num_ones, dtype=tf.float32
     )
     return tf.reduce_sum((draws - 1.0 / num_ones) / index, axis=-1)
+
+
+NOISES = {"gumbel": sample_gumbel, "normal": sample_normal, "sum_of_gamma": sample_sum_of_gamma}
+
+
+def noise_of(kind, num_ones, solver):
+    """(shape, seed) -> noise of that kind; ValueError for an unknown one."""
+    if kind is None:
+        return lambda shape, seed: tf.zeros(shape)
+    if kind not in NOISES:
+        raise ValueError(f"Expected `noise` in {sorted(NOISES)} or None; received {kind!r}.")
+    if kind != "sum_of_gamma":
+        return NOISES[kind]
+    if num_ones is None:
+        num_ones = getattr(solver, "k", None)
+    if num_ones is None:
+        raise ValueError(
+            "Expected `num_ones`, the number of ones in a configuration, with sum_of_gamma noise; "
+            "received None. Count them, or take `noise='gumbel'`."
+        )
+    return functools.partial(sample_sum_of_gamma, num_ones=check_count(num_ones, "num_ones", 1))
 
 
 def perturbed_argmax(

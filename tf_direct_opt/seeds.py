@@ -5,7 +5,7 @@ import numbers
 import keras
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_count
+from tf_direct_opt.checks import check_count
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(

@@ -217,9 +217,6 @@ def losses_in_chunks(
 def losses_of(
     loss_fn: LossFn,
     codes: tf.Tensor,  # [B, M, N, K]
-    max_candidates: int = MAX_CANDIDATES,
 ) -> tf.Tensor:
     """Losses [B, M] of codes that were drawn already, few of them decoded at a time."""
-    return losses_in_chunks(
-        loss_fn, lambda index: tf.gather(codes, index, axis=1), codes.shape[1], max_candidates
-    )
+    return losses_in_chunks(loss_fn, lambda index: tf.gather(codes, index, axis=1), codes.shape[1])

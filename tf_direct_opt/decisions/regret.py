@@ -5,10 +5,10 @@ import math
 import keras
 import tensorflow as tf
 
+from tf_direct_opt.checks import check_bool
 from tf_direct_opt.decision_targets import decide, inner, mask_of_examples, split, zero_if_best
 from tf_direct_opt.perturbation import zero_if
 from tf_direct_opt.saving import get_solver, serialize_solver
-from tf_direct_opt.solvers.base import check_bool
 
 _NO_DECISION = (
     "Expected decisions, from 0 to 1, from a model without a `solver` in its Regret; received "

@@ -4,12 +4,12 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import direct, schedules, tables
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.estimators.base import Estimator, batch_mean
 from tf_direct_opt.estimators.imle import repeated
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import Categorical
-from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")

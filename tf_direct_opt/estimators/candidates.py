@@ -4,11 +4,11 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import candidates, direct, posteriors, schedules, solvers, tables
+from tf_direct_opt.checks import check_bool, check_count
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.direct import DEFAULT_EPSILON
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import check_finite, nan_unless_finite
-from tf_direct_opt.solvers.base import check_bool, check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")

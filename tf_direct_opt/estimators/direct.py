@@ -4,10 +4,10 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import direct, epsilon_path, schedules, solvers, tables
+from tf_direct_opt.checks import check_bool, check_count
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
-from tf_direct_opt.solvers.base import check_bool, check_count
 
 # Right at step 0 of a training of any length. The schedule that trains best, a larger one while the
 # KL is switched off, is `schedules.two_phase`: its length is known to who knows that of the run.

@@ -4,12 +4,12 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import binary, direct, posteriors, schedules, solvers, tables
+from tf_direct_opt.checks import check_bool
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.direct import DEFAULT_EPSILON
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_logistic
 from tf_direct_opt.saving import get_solver, serialize_solver
-from tf_direct_opt.solvers.base import check_bool
 
 PERTURBATIONS = ("unary", "all")
 

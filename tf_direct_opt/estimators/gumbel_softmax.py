@@ -4,10 +4,10 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import schedules
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import sample_gumbel
-from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")

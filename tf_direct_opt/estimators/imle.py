@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.estimators.direct import Direct
 from tf_direct_opt.loss_fn import Checked, WithInference
 from tf_direct_opt.posteriors import Categorical
-from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import LossFn
 
 

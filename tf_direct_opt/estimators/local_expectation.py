@@ -4,11 +4,11 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import tables
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
 from tf_direct_opt.solvers import Categorical
-from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")

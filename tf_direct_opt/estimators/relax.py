@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.estimators.rebar import REBAR
-from tf_direct_opt.solvers.base import check_count
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")

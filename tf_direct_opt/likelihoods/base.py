@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_direct_opt.checks import check_bool
 from tf_direct_opt.schedules import check_positive
-from tf_direct_opt.solvers.base import check_bool
 
 
 class Likelihood(keras.layers.Layer):

@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.likelihoods.base import Likelihood, WithScale
 from tf_direct_opt.perturbation import zero_if
-from tf_direct_opt.solvers.base import check_count
 
 tfd = tfp.distributions
 

@@ -9,13 +9,13 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import likelihoods, schedules
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.estimators import Estimator
-from tf_direct_opt.loss_fn import WithInference
+from tf_direct_opt.loss_fn import WithInference, batch_size
 from tf_direct_opt.metrics import CodePerplexity
 from tf_direct_opt.models import networks
 from tf_direct_opt.models.steps import Stepping
 from tf_direct_opt.posteriors import Family
-from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import LossFn
 
 _LAYER_ARGUMENTS = {"name", "dtype", "trainable", "activity_regularizer", "autocast"}
@@ -137,7 +137,7 @@ class Autoencoder(Stepping):
         outputs = self.encoder(images, training=training)
         if not training:  # The losses of training look at the images themselves.
             outputs += tf.cast(self.likelihood.zero_if_images(images), outputs.dtype)
-        return tf.reshape(outputs, [_batch(images), *self.posterior.parameter_shape])
+        return tf.reshape(outputs, [batch_size(images), *self.posterior.parameter_shape])
 
     def _of_one_size(self, images):
         """The images; ValueError for another size or layout, whose pixels would be others."""
@@ -189,7 +189,7 @@ class Autoencoder(Stepping):
     ) -> tf.Tensor:
         """-log p(x | z) of every code, nats, summed over pixels: [B, M]."""
         images = self._of_one_size(images)
-        flat = tf.reshape(images, [_batch(images), self.num_pixels])
+        flat = tf.reshape(images, [batch_size(images), self.num_pixels])
         outputs = self.decoder_outputs(codes, training)
         return self.likelihood.negative_log_likelihood(flat, outputs)
 
@@ -266,8 +266,3 @@ class Autoencoder(Stepping):
             if isinstance(config.get(name), dict)
         }
         return cls(**{**config, **given})
-
-
-def _batch(images):
-    """The number of images, static where it is known."""
-    return tf.shape(images)[0] if images.shape[0] is None else images.shape[0]

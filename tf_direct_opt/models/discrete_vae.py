@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import estimators, losses, posteriors, tables
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.models.vae import VAE, sampled_bounds
 from tf_direct_opt.seeds import two_seeds
-from tf_direct_opt.solvers.base import check_count
 
 PRIORS = ("uniform", "learned")
 

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import estimators, posteriors, schedules, tables
+from tf_direct_opt.checks import check_bool, check_count
 from tf_direct_opt.labels import checked_labels, direct_label_loss
 from tf_direct_opt.metrics import ConfusionMatrix
 from tf_direct_opt.models.base import Autoencoder
@@ -15,7 +16,6 @@ from tf_direct_opt.perturbation import sample_gumbel
 from tf_direct_opt.posteriors import Categorical, ClassGaussian
 from tf_direct_opt.posteriors.class_gaussian import kl_to_prior
 from tf_direct_opt.seeds import SeedStream, two_seeds
-from tf_direct_opt.solvers.base import check_bool, check_count
 from tf_direct_opt.types import LossFn
 
 LABEL_LOSSES = ("direct", "cross_entropy")

@@ -4,10 +4,10 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import binary, estimators, posteriors, solvers
+from tf_direct_opt.checks import check_bool, check_count
 from tf_direct_opt.models.vae import VAE, all_bounds
 from tf_direct_opt.posteriors import PairwiseBinary
 from tf_direct_opt.saving import get_solver, serialize_solver
-from tf_direct_opt.solvers.base import check_bool, check_count
 
 STRUCTURES = ("pairwise", "none")
 

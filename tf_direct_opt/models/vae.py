@@ -6,13 +6,13 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_direct_opt import losses, schedules, tables
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.estimators import Estimator
 from tf_direct_opt.loss_fn import batch_size, checked_per_example
 from tf_direct_opt.models.base import Autoencoder
 from tf_direct_opt.posteriors import Family, Posterior
 from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.seeds import two_seeds
-from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.types import LossFn
 
 # So many codes are shown one variable at a time.

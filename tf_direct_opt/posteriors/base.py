@@ -2,8 +2,8 @@
 
 A posterior is made from the parameters [B, ...] of a batch, so that what one enumeration or one
 forward pass yields is computed once and asked for many times. It knows closed forms and exact
-draws; no estimator, no decoder. `tests/posterior_contract.py` asks every posterior of this package
-the same questions by enumeration.
+draws; no estimator, no decoder. `tests/posterior_contract.py` asks all of them the same questions
+by enumeration; `ClassGaussian`, half of which is no code, has tests of its own.
 """
 
 import abc

@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.perturbation import (
     check_finite,
     nan_unless_finite,
@@ -11,7 +12,6 @@ from tf_direct_opt.perturbation import (
 )
 from tf_direct_opt.posteriors import top_down
 from tf_direct_opt.posteriors.base import Posterior
-from tf_direct_opt.solvers.base import check_count
 from tf_direct_opt.solvers.categorical import Categorical as CategoricalSolver
 
 

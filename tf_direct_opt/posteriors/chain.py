@@ -5,11 +5,11 @@ import math
 import tensorflow as tf
 
 from tf_direct_opt import solvers
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.perturbation import perturbed_argmax
 from tf_direct_opt.posteriors import loops, top_down
 from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.posteriors.trellis import Trellis
-from tf_direct_opt.solvers.base import check_count
 
 
 class Chain(Trellis):

@@ -3,9 +3,9 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.posteriors.categorical import Categorical
-from tf_direct_opt.solvers.base import check_count
 
 tfd = tfp.distributions
 

@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt import binary, solvers
+from tf_direct_opt.checks import check_count
 from tf_direct_opt.perturbation import perturbed_argmax
 from tf_direct_opt.posteriors import loops, top_down
 from tf_direct_opt.posteriors.base import check_shape
 from tf_direct_opt.posteriors.trellis import IMPOSSIBLE, Trellis
-from tf_direct_opt.solvers.base import check_count
 
 
 class KSubset(Trellis):

@@ -1,8 +1,8 @@
 """Runs: folders of results that a killed process can go on with.
 
 `Run` is for any Keras model and any script. The other files are what programs that train VAEs
-have in common: `batches.py`, and as flags of a command line `training.py` and `vae_flags.py`;
-`command_line.py` answers mistakes in one line. TensorFlow is imported only when a model is there.
+have in common: images and their batches, the flags of a command line (`*_flags.py`,
+`training.py`), and one line for a mistake in it, said before TensorFlow is imported.
 """
 
 from tf_direct_opt.runs.run import Run

@@ -5,9 +5,14 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from tf_direct_opt.runs.images import Images
+
 
 class Feed(Protocol):
     """What a model is trained and evaluated on."""
+
+    images: Images
+    """All of them."""
 
     steps: int
     """Steps of an epoch."""

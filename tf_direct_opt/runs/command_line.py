@@ -120,7 +120,7 @@ def integers(name: str, least: int = 0) -> list[int]:
 
 def widths(name: str) -> list[int]:
     """The values of a list flag as widths of layers; `--name=` is a network without hidden ones."""
-    return _integers(name, FLAGS[name].value, 1)
+    return _integers(name, FLAGS[name].value or [], 1)
 
 
 def _integers(name: str, values: list[str], least: int) -> list[int]:

@@ -34,11 +34,11 @@ _SHARED: dict[str, Preset] = {
 }
 
 
-def of(estimator: str, alone: bool, epochs: int) -> Preset:
+def of(name: str, alone: bool, epochs: int) -> Preset:
     """Values of the flags of `vae_flags.py`, by name.
 
     Args:
-        estimator: its name.
+        name: of the estimator; "structured" and "averaged" are `candidates` of a structured one.
         alone: whether a single variable is all that the decoder sees.
         epochs: of the whole training, a share of which is the first phase.
 
@@ -47,8 +47,8 @@ def of(estimator: str, alone: bool, epochs: int) -> Preset:
         {'kl_schedule': 'two_phase', 'warmup_epochs': 10}
     """
     if alone:
-        preset = dict(_ALONE.get(estimator, _ANNEALED))
+        preset = dict(_ALONE.get(name, _ANNEALED))
     else:
-        preset = {"kl_schedule": "constant", "warmup": 0.0, **_SHARED.get(estimator, {})}
+        preset = {"kl_schedule": "constant", "warmup": 0.0, **_SHARED.get(name, {})}
     preset["warmup_epochs"] = int(preset.pop("warmup") * epochs)
     return preset

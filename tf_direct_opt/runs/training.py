@@ -11,10 +11,14 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tf_direct_opt.runs import Run, cluster
+
+if TYPE_CHECKING:  # It imports TensorFlow.
+    from tf_direct_opt.runs.batches import Feed
 
 FLAGS = flags.FLAGS
 
@@ -52,7 +56,7 @@ flags.DEFINE_integer("watch_every", 1, "Epochs from one such evaluation to the n
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 a line an epoch.", 0, 2)
 
 # Flags that say where to run, not what: they may change when a run is resumed.
-_FREE_ON_RESUME = ("cache", "data_dir", "download", "output_dir", "verbose", "worker_timeout")
+FREE_ON_RESUME = ("cache", "data_dir", "download", "output_dir", "verbose", "worker_timeout")
 
 
 def prepare(module: str, title: str) -> Run:
@@ -87,7 +91,7 @@ def prepare(module: str, title: str) -> Run:
     # Key flags: neither absl's own nor those of TFDS.
     key_flags = FLAGS.get_key_flags_for_module(module)
     settings = {flag.name: flag.value for flag in key_flags if flag.name != "resume"}
-    about = (FLAGS.output_dir, settings, FLAGS.resume, _FREE_ON_RESUME)
+    about = (FLAGS.output_dir, settings, FLAGS.resume, FREE_ON_RESUME)
     if FLAGS.distribute == "multi_worker":
         workers = cluster.from_environment()
         run: Run = cluster.SharedRun(workers, FLAGS.worker_timeout, *about)
@@ -115,12 +119,12 @@ def _failures_explained():
 
 
 @_failures_explained()
-def train(run: Run, feed, build_model: Callable, callbacks=()) -> dict:
+def train(run: Run, feed: "Feed", build_model: Callable, callbacks=()) -> dict:
     """Trains a model in the folder of a run, or goes on training it.
 
     Args:
         run: an entered one.
-        feed: a `batches.Feed` of an `images.Images`.
+        feed: `batches.ImageFeed`, or another.
         build_model: feed -> uncompiled model with `pictures`, `decoded_codes` and `details`.
         callbacks: more of them, which come before those of the run.
 

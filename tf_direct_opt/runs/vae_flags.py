@@ -15,7 +15,7 @@ flags.DEFINE_enum(
     "likelihood",
     "bernoulli",
     ["bernoulli", "gaussian", "discretised_logistic", "categorical"],
-    "Of the pixels. All but the first want them as they are: --binarize=none.",
+    "Of the pixels. All but the first want them as they are, not binarised.",
 )
 flags.DEFINE_enum(
     "epsilon_schedule",
@@ -48,17 +48,17 @@ for _name in ("epsilon", "epsilon_final", "kl_weight_first"):
     flags.register_validator(_name, lambda value: value > 0, "has to be positive")
 
 
-def complete(estimator: str, alone: bool) -> None:
-    """Gives every flag that was left at its default the value of the estimator's preset.
+def complete(preset: str, alone: bool) -> None:
+    """Gives every flag that was left at its default its value in a preset.
 
     Args:
-        estimator: its name.
+        preset: a name that `presets.of` knows, of an estimator or one of its own.
         alone: whether a single variable is all that the decoder sees.
 
     Raises:
         ValueError: flags that are in range each but do not fit together.
     """
-    for name, value in presets.of(estimator, alone, FLAGS.epochs).items():
+    for name, value in presets.of(preset, alone, FLAGS.epochs).items():
         if not FLAGS[name].present:
             FLAGS[name].value = value
     _say_what_is_not_read()

@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_count, check_scores
+from tf_direct_opt.checks import check_count
+from tf_direct_opt.solvers.base import check_scores
 
 # So many paths are looked at all at once, which on the CPU is faster than step by step.
 _FEW_PATHS = 300

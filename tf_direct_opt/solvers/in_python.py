@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_bool, check_scores, one_by_one, solve_in_python
+from tf_direct_opt.checks import check_bool
+from tf_direct_opt.solvers.base import check_scores, one_by_one, solve_in_python
 
 REGISTERED: dict[str, "InPython"] = {}
 OF_THE_PACKAGE: set[str] = set()  # Names that are no user's.

@@ -5,11 +5,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_bool, check_scores, one_by_one, solve_in_python
-
-# HiGHS stops at an absolute gap of 1e-6, which SciPy cannot change. With the greatest score
-# scaled to about 2^13 that is 1e-10 of it, below the resolution of float32.
-_SCALE = 13
+from tf_direct_opt.checks import check_bool
+from tf_direct_opt.solvers.base import check_scores, one_by_one, scaled_for_highs, solve_in_python
 
 TIES = ("lowest", "any")
 
@@ -120,11 +117,7 @@ class MILP:
         return code
 
     def _solve_one(self, scores):
-        scores = scores.astype(np.float64)
-        greatest = np.abs(scores).max()
-        if greatest > 0:
-            # A power of two: scaling is exact.
-            scores = np.ldexp(scores, _SCALE - np.frexp(greatest)[1])
+        scores = scaled_for_highs(scores.astype(np.float64))
         code = self._programme(scores, [])
         if self.ties == "any":
             return code

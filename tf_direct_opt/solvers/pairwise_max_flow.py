@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt import binary
-from tf_direct_opt.solvers.base import check_count, check_scores, one_by_one, solve_in_python
+from tf_direct_opt.checks import check_count
+from tf_direct_opt.solvers.base import check_scores, one_by_one, solve_in_python
 
 
 class PairwiseBinaryMaxFlow:

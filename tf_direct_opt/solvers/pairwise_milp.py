@@ -4,11 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt import binary
-from tf_direct_opt.solvers.base import check_count, check_scores, one_by_one, solve_in_python
-
-# HiGHS stops at an absolute gap of 1e-6, which SciPy cannot change. With the greatest score
-# scaled to about 2^13 that is 1e-10 of it, below the resolution of float32.
-_SCALE = 13
+from tf_direct_opt.checks import check_count
+from tf_direct_opt.solvers.base import check_scores, one_by_one, scaled_for_highs, solve_in_python
 
 TIES = ("lowest", "any")
 
@@ -75,13 +72,10 @@ class PairwiseBinaryMILP:
 
     def _solve_one(self, scores):
         n = self.num_variables
-        scores = scores.astype(np.float64)
+        scores = scaled_for_highs(scores.astype(np.float64))
         first, second = np.triu_indices(n, 1)
         bits = np.zeros(n)
-        greatest = np.abs(scores).max()
-        if greatest > 0:
-            # A power of two: scaling is exact.
-            scores = np.ldexp(scores, _SCALE - np.frexp(greatest)[1])
+        if np.any(scores):
             unaries, couplings = scores[:n], np.zeros([n, n])
             couplings[first, second] = scores[n:]
 

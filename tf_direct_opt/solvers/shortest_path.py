@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from tf_direct_opt.solvers.base import check_bool, check_scores
+from tf_direct_opt.checks import check_bool
+from tf_direct_opt.solvers.base import check_scores
 
 
 class ShortestPath:
