@@ -54,6 +54,11 @@ flags.DEFINE_string("output_dir", None, "Folder for result.json; nothing is writ
 for _name in ("epsilon", "temperature"):
     flags.register_validator(_name, lambda value: value > 0, "has to be positive")
 
+UNREAD = {
+    "direct": ("margin", "temperature", "sinkhorn_steps"),
+    "fenchel_young": ("epsilon", "difference", "temperature", "sinkhorn_steps"),
+    "gumbel_sinkhorn": ("epsilon", "difference", "noise_scale", "num_samples", "margin"),
+}
 NUM_DIGITS, NUM_PIXELS = 10, 64
 
 
@@ -180,6 +185,8 @@ def run(seed: int) -> dict:
 
 
 def main():
+    command_line.refuse(UNREAD[FLAGS.method], f"with --method={FLAGS.method}")
+    command_line.refuse(("pixel_noise",) * (FLAGS.task == "numbers"), "with --task=numbers")
     seeds = command_line.integers("seeds")
     if FLAGS.output_dir is not None:
         command_line.make_folder(FLAGS.output_dir)

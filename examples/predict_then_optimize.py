@@ -11,7 +11,8 @@ training and 1000 test examples, Adam 1e-2, batch 32, 20 epochs.
 
 The regret of a decision is its true cost over that of the best one, summed over the test examples
 and divided by the sum of the best. The floor is the regret of a predictor that knows the mean cost
-of every example. The last line is JSON: `test_regret` is the mean over the seeds, in percent.
+of every example (of items, before it is rounded). The last line is JSON: `test_regret` is the mean
+over the seeds, in percent.
 """
 
 import json
@@ -55,12 +56,17 @@ LAYERS = {
     "imle": (10.0, "sum_of_gamma", 0.5, "toward_better"),
     "blackbox": (10.0, None, 0.0, "toward_better"),
 }
+SETTINGS = ("difference", "epsilon", "noise_scale", "num_samples")
+UNREAD = {
+    "blackbox": SETTINGS[2:], "fenchel_young": SETTINGS[:2], "spo_plus": SETTINGS,
+    "two_stage": SETTINGS,
+}  # fmt: skip
 SIZES = {"path": 5, "knapsack": 32, "assignment": 6}
 NUM_FEATURES, DATA_SEED = 5, 42
 
 
 def make_data(problem: str, size: int, degree: int, noise: float, num_examples: int):
-    """`(solver, event_shape, features [n, 5], costs, mean costs [n, *event_shape])`."""
+    """`(solver, features [n, 5], costs, mean costs before rounding [n, *event_shape])`."""
     random = np.random.RandomState(DATA_SEED)
     if problem == "path":
         solver = tdo.solvers.DagPath(tdo.solvers.grid_edges(size, size))
@@ -80,15 +86,15 @@ def make_data(problem: str, size: int, degree: int, noise: float, num_examples: 
     if problem == "knapsack":
         costs = np.ceil(5 * costs) / 5  # The field's values are whole numbers, here in fives.
     costs, mean = (table.reshape(-1, *event_shape) for table in (costs, mean))
-    return solver, event_shape, features, costs, mean
+    return solver, features, costs, mean
 
 
-def make_model(method: str, solver, event_shape, minimize: bool) -> keras.Model:
+def make_model(method: str, solver, targets, minimize: bool) -> keras.Model:
     """The compiled predictor; with the layer a decision comes out of it, else the costs."""
+    event_shape, num_best = targets.shape[2:], np.sum(targets[:, 1]) / len(targets)
     features = keras.Input((NUM_FEATURES,))
     costs = keras.layers.Dense(int(np.prod(event_shape)), name="costs")(features)
     costs = keras.layers.Reshape(event_shape)(costs)
-    num_ones = sum(event_shape) // 2 if len(event_shape) == 2 else 8  # For sums of gammas.
     output, regret = costs, decisions.Regret(solver, minimize)
     if method in LAYERS:
         epsilon, noise, noise_scale, difference = LAYERS[method]
@@ -97,7 +103,7 @@ def make_model(method: str, solver, event_shape, minimize: bool) -> keras.Model:
             minimize=minimize, noise=noise,
             noise_scale=noise_scale if FLAGS.noise_scale is None else FLAGS.noise_scale,
             loss_scale="relative" if method == "relative" else None,
-            num_samples=FLAGS.num_samples, num_ones=num_ones, name="decision",
+            num_samples=FLAGS.num_samples, num_ones=round(num_best), name="decision",
         )(costs)  # fmt: skip
         loss, regret = decisions.DecisionLoss(minimize), decisions.Regret(minimize=minimize)
     elif method == "fenchel_young":
@@ -165,12 +171,13 @@ def write(directory: pathlib.Path, result: dict, curves: np.ndarray) -> None:
 
 
 def main():
+    command_line.refuse(UNREAD.get(FLAGS.method, ()), f"with --method={FLAGS.method}")
     seeds = command_line.integers("seeds")
     if FLAGS.output_dir is not None:
         command_line.require_packages("matplotlib")
         command_line.make_folder(FLAGS.output_dir)
     began, minimize = time.time(), FLAGS.problem != "knapsack"
-    solver, event_shape, features, costs, mean = make_data(
+    solver, features, costs, mean = make_data(
         FLAGS.problem, FLAGS.size or SIZES[FLAGS.problem], FLAGS.degree, FLAGS.noise,
         FLAGS.num_examples,
     )  # fmt: skip
@@ -180,7 +187,7 @@ def main():
     )
     floor = decisions.Regret(solver, minimize)
     floor.update_state(y_test, mean_test)
-    model = make_model(FLAGS.method, solver, event_shape, minimize)
+    model = make_model(FLAGS.method, solver, y_train, minimize)
     start = [variable.numpy() for variable in model.variables + model.optimizer.variables]
     curves = []
     for seed in seeds:

@@ -84,7 +84,9 @@ def settings():
         if name not in names:
             continue
         for values in itertools.product(*grid.values()):
-            yield name, dict(zip(grid, values, strict=True))
+            arguments = dict(zip(grid, values, strict=True))
+            if arguments.get("num_candidates", 0) <= FLAGS.k**FLAGS.num_variables:
+                yield name, arguments
 
 
 def exact_gradient(model, images):
@@ -198,15 +200,12 @@ def main():
     chosen()
     with train_vae.prepare() as run:
         import keras
-        import tensorflow as tf
 
         from tf_direct_opt import files
 
         feed = train_vae.make_feed()
-        batch = tf.cast(feed.images.train[: FLAGS.batch_size], tf.float32)
-        keras.utils.set_random_seed(FLAGS.seed)
-        untrained = train_vae.build_model(feed)
-        untrained.build(batch.shape)
+        untrained = training.compiled(feed, train_vae.build_model)
+        batch = next(iter(feed.training(0, 1)))
         rows = measure(untrained, batch, "untrained")
         training.train(run, feed, train_vae.build_model)
         rows += measure(keras.models.load_model(run.directory / "model.keras"), batch, "trained")

@@ -13,6 +13,7 @@ import csv
 import json
 import math
 import pathlib
+import sys
 
 import numpy as np
 from absl import flags
@@ -154,13 +155,20 @@ def plot(rows: list[dict], limit: dict[str, float], across: dict[str, float | No
 
 
 def curves_of(rows: list[dict]) -> dict[tuple[int, str], list[list[dict]]]:
-    """The rows of each seed, in the order of epochs, by K and estimator."""
+    """The rows of each seed, in the order of epochs, by K and estimator.
+
+    A seed with fewer of them than another diverged, and is left out.
+    """
     seeds = collections.defaultdict(list)
     for row in rows:
         seeds[int(row["k"]), row["estimator"], row["seed"]].append(row)
     curves = collections.defaultdict(list)
-    for (k, estimator, _), run in seeds.items():
-        curves[k, estimator].append(run)
+    for (k, estimator, seed), run in seeds.items():
+        others = [len(other) for key, other in seeds.items() if key[:2] == (k, estimator)]
+        if len(run) < max(others):
+            print(f"note: no curve of {estimator}, K = {k}, seed {seed}: cut.", file=sys.stderr)
+        else:
+            curves[k, estimator].append(run)
     return curves
 
 

@@ -7,10 +7,10 @@ logits near 0: batches of 64 draws, 8,000 steps, Adam 1e-3, as ReinMax's paper h
 all bits 0, is 0.45^p: 0.30187, 0.2025, 0.091125; bits tossed fairly have 0.35488, 0.2525, 0.12875.
 
 Into --output_dir: polynomial_toy.csv, a row for each estimator and p: the flags that decide it;
-what is reported by the paper, the mean loss of the draws of the last 200 steps; the loss expected
-under the final logits; how far the latter is from the optimum, as a share of where it began;
-decoder evaluations a step and example; CPU seconds. An estimator that is there already, under the
-same flags, is not run again.
+what is reported by the paper, the mean loss of the draws of the last 200 steps, which of
+`gumbel_softmax` are no codes; the loss expected under the final logits; how far the latter is from
+the optimum, as a share of where it began; decoder evaluations a step and example; CPU seconds. An
+estimator that is there already, under the same flags, is not run again.
 
 References:
     Liu, Dong, Liu, Yu, Gao, NeurIPS 2023, arXiv:2304.08612; Tucker et al., NeurIPS 2017 (one bit).

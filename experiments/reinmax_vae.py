@@ -118,13 +118,8 @@ def build_model():
 
 
 def main():
-    for name in ("binarize", "dataset", "num_train"):
-        if FLAGS[name].present:
-            raise ValueError(
-                f"Expected no --{name}: the images are the paper's; received one. Please leave it "
-                "out."
-            )
-    settings = command_line.given()
+    command_line.refuse(("binarize", "dataset", "num_train"), "where the images are the paper's")
+    settings, every = command_line.given(), FLAGS.evaluate_every
     free = ("cache", "data_dir", "download", "output_dir", "threads")
     run = runs.Run(FLAGS.output_dir, settings, True, free)
     run.check()
@@ -151,7 +146,7 @@ def main():
             validation_data=batches.untuned(
                 tf.data.Dataset.from_tensors(images.test.reshape([-1, 784]))
             ),
-            validation_freq=FLAGS.evaluate_every,
+            validation_freq=[*range(every, FLAGS.epochs, every), FLAGS.epochs],
             shuffle=False,
             verbose=2,
             callbacks=run.callbacks(),

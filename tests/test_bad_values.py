@@ -95,7 +95,16 @@ _DIRECT = {
     "difference": "central",
 }
 _TENSOR = [tf.fill([2, 3], np.nan), tf.fill([2, 3], np.inf)]
-_STEP = [0.0, -1.0, np.nan, tf.constant(0.0), tf.constant(-1.0), tf.constant([1.0, 0.0])]
+_STEP = [
+    0.0,
+    -1.0,
+    np.nan,
+    np.inf,
+    tf.constant(np.inf),
+    tf.constant(0.0),
+    tf.constant(-1.0),
+    tf.constant([1.0, 0.0]),
+]
 
 TABLE = [
     *_estimators(),
@@ -202,7 +211,7 @@ TABLE = [
     (
         mean_difference,
         {"log_probs": tf.math.log([[0.5, 0.2]]), "losses": tf.constant([[3.0, 1.0]])},
-        {"difference": NAME[:3]},
+        {"difference": NAME[:3], "epsilon": _STEP},
     ),
     (solvers.get, {}, {"identifier": ["unknown", 3, None, {}, ["categorical"]]}),
     (functools.partial(solvers.get, "top_k"), {}, {"k": [-1, 1.5, "2", None]}),

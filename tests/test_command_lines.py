@@ -84,6 +84,7 @@ ESTIMATOR = [
     ("--temperature=inf", "--temperature to be a finite number"),
     ("--temperature_rate=-1", "temperature_rate"),
     ("--temperature_final=0", "has to be positive"),
+    ("--temperature=0.05", "Expected --temperature of at least --temperature_final"),
 ]
 OUT = f"--output_dir={HERE}/new"
 LINES = {
@@ -249,6 +250,8 @@ LINES = {
         ("--learning_rate=-1", "learning_rate"),
         ("--learning_rate=nan", "finite number"),
         ("--pixel_noise=-1", "pixel_noise"),
+        ("--task=numbers --pixel_noise=0.1", "Expected no --pixel_noise with --task=numbers"),
+        ("--temperature=1", "Expected no --temperature with --method=direct"),
         ("--epsilon=0", "has to be positive"),
         ("--temperature=0", "has to be positive"),
         ("--output_dir=", "received an empty name"),
@@ -266,6 +269,7 @@ LINES = {
         ("--epochs=0", "epochs"),
         ("--batch_size=0", "batch_size"),
         ("--num_examples=1", "num_examples"),
+        ("--method=spo_plus --epsilon=1", "Expected no --epsilon with --method=spo_plus"),
         ("--learning_rate=-1", "learning_rate"),
         ("--epsilon=0", "has to be positive"),
         ("--noise_scale=-1", "has to be positive"),
@@ -291,6 +295,8 @@ LINES = {
         (f"{OUT} --optimizer=sgd", "<adam|radam>"),
         (f"{OUT} --seed={2**40}", "seed"),
         (f"{OUT} --learning_rate=nan", "finite number"),
+        (f"{OUT} --dataset=mnist", "Expected no --dataset where the images are the paper's"),
+        (f"{OUT} --data_dir=/nowhere", "Expected the data set 'mnist'"),
     ],
     "experiments/epsilon_bias.py": [
         ("", "Expected --output_dir, the folder of the table"),

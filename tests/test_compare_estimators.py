@@ -85,6 +85,19 @@ def test_plot_names_the_schedules_and_different_beta(finished):
     assert title.endswith("(trained with different beta: 0, 1)")
 
 
+def test_a_seed_that_was_cut_has_no_curve(finished, capsys):
+    rows = rows_of(finished[0])
+    whole = plot_comparison.curves_of(rows)
+    cut = [
+        row for row in rows if (row["estimator"], row["seed"], row["epoch"]) != ("direct", "2", "3")
+    ]
+    curves = plot_comparison.curves_of(cut)
+    assert {key: len(seeds) for key, seeds in whole.items()} == dict.fromkeys(whole, 2)
+    assert len(curves[3, "direct"]) == 1
+    assert "no curve of direct, K = 3, seed 2" in capsys.readouterr().err
+    plot_comparison.plot(cut, {}, {"epoch": None})
+
+
 def test_figure_1_has_the_last_loss_against_k_and_the_curves_of_one(finished, tmp_path):
     rows = rows_of(finished[0])
     limits = [{"dataset": "digits", "num_categories": 3, "test_nll": 24.9}]

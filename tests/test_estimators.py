@@ -603,9 +603,7 @@ class TestAdaptiveIMLE(EstimatorContract):
         logits = tf.zeros([4, 3])
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            loss = self.make()(
-                logits, loss_fn=lambda z: 0.0 * tf.reduce_sum(z, axis=[2, 3]), training=True
-            )
+            loss = self.make()(logits, loss_fn=unaware, training=True)
         np.testing.assert_array_equal(tape.gradient(loss, logits), 0.0)
 
     def test_bad_arguments_are_refused(self):
@@ -613,6 +611,19 @@ class TestAdaptiveIMLE(EstimatorContract):
             self.make(target=0)
         with pytest.raises(ValueError, match="Expected `difference`"):
             self.make(difference="forward")
+        with pytest.raises(ValueError, match=r"Expected `target` below 4, .*; received 4"):
+            self.make(target=4.0)(tf.zeros([3, 2, 5]), loss_fn=Decoder(2, 5), training=True)
+
+    def test_a_decoder_that_ignores_the_code_moves_the_step_up_to_a_bound(self):
+        estimator = self.make(initial_step=999.0)
+        for _ in range(2):
+            loss = estimator(tf.zeros([4, 3]), loss_fn=unaware, training=True)
+        assert np.isfinite(loss).all()
+        assert float(estimator.relative_step) == estimator.GREATEST_STEP
+
+
+def unaware(codes):
+    return 0.0 * tf.reduce_sum(codes, axis=[2, 3])
 
 
 def test_relaxation_converges_to_exact_as_its_temperature():

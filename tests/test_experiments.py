@@ -280,8 +280,13 @@ def test_a_run_that_diverged_keeps_the_rows_before(answer, tmp_path):
     folder.mkdir()
     (folder / "metrics.json").write_text('{"epochs": 3, "test": {"negative_elbo": null}}')
     (folder / "history.csv").write_text(HISTORY)
-    (row,) = answer(CELL + "print(json.dumps(program.rows_of(cell)))\n", tmp_path)
+    script = """
+rows = program.rows_of(cell)
+print(json.dumps([rows, program.without_diverged(rows)]))
+"""
+    (row,), summarised = answer(CELL + script, tmp_path)
     assert row["epoch"] == 2
+    assert summarised == []
 
 
 SECONDS = """

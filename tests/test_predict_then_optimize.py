@@ -15,7 +15,7 @@ import numpy as np
 import predict_then_optimize
 for problem, size in (("path", 5), ("knapsack", 32), ("assignment", 6)):
     data = predict_then_optimize.make_data(problem, size, 4, 0.5, 2000)
-    np.savez(f"{sys.argv[1]}/{problem}.npz", *data[2:])
+    np.savez(f"{sys.argv[1]}/{problem}.npz", *data[1:])
 """
 
 

@@ -28,7 +28,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.direct import check_difference
+from tf_direct_opt.direct import check_difference, checked_epsilon
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -109,7 +109,8 @@ def mean_difference(
         Weights float32 [B, M], which sum to 0, and P[s is first | S], [B, M].
 
     Raises:
-        ValueError: as `order_weights`, and for an unknown `difference`.
+        ValueError: as `order_weights`, for an unknown `difference`, and for an epsilon that is not
+            positive.
 
     Example:
         >>> weights, _ = mean_difference(tf.math.log([[0.5, 0.2]]), tf.constant([[3.0, 1.0]]))
@@ -124,7 +125,7 @@ def mean_difference(
         rest = _all_but(tf.exp(log_probs))
         here, there = rest[:, :, tf.newaxis], rest[:, tf.newaxis]
         worse, better = (tf.where(gate, here, there) for gate in (gaps > 0.0, gaps <= 0.0))
-        epsilon = tf.reshape(tf.convert_to_tensor(epsilon, tf.float32), [-1, 1, 1])
+        epsilon = tf.reshape(checked_epsilon(epsilon), [-1, 1, 1])
         before = {
             "toward_better": [worse],
             "away_from_worse": [better],

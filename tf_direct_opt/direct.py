@@ -305,14 +305,14 @@ def require_shapes(logits: tf.Tensor, **others) -> None:
 
 def checked_epsilon(epsilon) -> tf.Tensor:
     """The step, float32 [] or [B]; refused, or NaN where XLA drops assertions, unless positive."""
-    if isinstance(epsilon, numbers.Real) and not float(epsilon) > 0:
+    if isinstance(epsilon, numbers.Real) and not 0 < float(epsilon) < math.inf:
         raise ValueError(
-            f"Expected a positive `epsilon` (1/nats); received {epsilon}. The sign of the step is "
-            f"chosen with `difference`, one of {DIFFERENCES}."
+            f"Expected a positive `epsilon` (1/nats), no infinite one; received {epsilon}. The "
+            f"sign of the step is chosen with `difference`, one of {DIFFERENCES}."
         )
     epsilon = tf.convert_to_tensor(epsilon, tf.float32)
     known = tf.get_static_value(epsilon)
-    if known is not None and np.all(known > 0):
+    if known is not None and np.all((known > 0) & np.isfinite(known)):
         return epsilon
     # One operation where an assertion takes a branch, which a step of a millisecond feels.
     return tf.debugging.check_numerics(

@@ -1,5 +1,7 @@
 """Adaptive I-MLE: a step that is chosen by how many entries of the gradient are to be non-zero."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -25,7 +27,8 @@ class AdaptiveIMLE(Estimator):
     and as many backward passes more.
 
     Args:
-        target: non-zero entries of an example's gradient; a changed variable has two.
+        target: non-zero entries of an example's gradient; a changed variable has two, and so it is
+            below 2 N.
         initial_step: the first step, positive.
         rate: how fast the step is adapted, at least 0.
         difference: "toward_better", "away_from_worse" or "central".
@@ -42,6 +45,9 @@ class AdaptiveIMLE(Estimator):
 
     DECAY = 0.9
     """Of the running average of non-zero entries."""
+
+    GREATEST_STEP = 1e3
+    """A step of 1 is as long as the scores."""
 
     def __init__(
         self,
@@ -65,6 +71,12 @@ class AdaptiveIMLE(Estimator):
 
     def build(self, logits_shape):
         super().build(logits_shape)
+        most = 2 * math.prod(logits_shape[1:-1])
+        if self.target >= most:
+            raise ValueError(
+                f"Expected `target` below {most}, the entries of a gradient when all variables "
+                f"change; received {self.target:g}. Please take fewer."
+            )
         for name, value in (("relative_step", self.initial_step), ("nonzeros", self.target)):
             weight = self.add_float32_weight(
                 name, keras.initializers.Constant(value), trainable=False, aggregation="mean"
@@ -99,7 +111,8 @@ class AdaptiveIMLE(Estimator):
         average = self.DECAY * self.nonzeros + (1.0 - self.DECAY) * batch_mean(counts)
         grow = tf.where(average < self.target, 1.0 + self.rate, 1.0 / (1.0 + self.rate))
         self.nonzeros.assign(average)
-        self.relative_step.assign(self.relative_step * grow)
+        # Nothing changes any more long before: a decoder may not look at the code at all.
+        self.relative_step.assign(tf.minimum(self.relative_step * grow, self.GREATEST_STEP))
 
     def get_config(self):
         return {

@@ -99,6 +99,16 @@ def require_packages(*names: str) -> None:
             raise ValueError(_missing(name))
 
 
+def refuse(names: Collection[str], where: str) -> None:
+    """Raises ValueError for flags that were given, where they would change nothing."""
+    for name in names:
+        if FLAGS[name].present:
+            raise ValueError(
+                f"Expected no --{name} {where}, as it would change nothing; received one. Please "
+                "leave it out."
+            )
+
+
 def given() -> dict:
     """All flags of the program that is run, for its results: name -> value."""
     program = FLAGS.find_module_defining_flag("output_dir")

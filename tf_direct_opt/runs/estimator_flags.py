@@ -23,6 +23,14 @@ flags.DEFINE_integer(
 for _name in ("temperature", "temperature_final"):
     flags.register_validator(_name, lambda value: value > 0, "has to be positive")
 
+# The flags that an argument is made of.
+_READ = {
+    "difference": ("difference",),
+    "epsilon": ("epsilon", "epsilon_final", "epsilon_rate", "epsilon_schedule"),
+    "num_flipped": ("num_flipped",),
+    "temperature": ("temperature", "temperature_rate", "temperature_final"),
+}
+
 
 def build(steps_an_epoch: int, **more):
     """The estimator that the flags describe; of `more`, it gets the arguments that it takes."""
@@ -39,4 +47,8 @@ def build(steps_an_epoch: int, **more):
         **more,
     }
     taken = estimators.arguments(FLAGS.estimator) & choices.keys()
+    for argument, names in _READ.items():
+        for name in names if argument not in taken else ():
+            if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
+                vae_flags.say_once(f"--{name} changes nothing for --estimator={FLAGS.estimator}.")
     return estimators.get(FLAGS.estimator, **{name: choices[name] for name in taken})

@@ -62,6 +62,16 @@ def complete(preset: str, alone: bool) -> None:
         if not FLAGS[name].present:
             FLAGS[name].value = value
     _say_what_is_not_read()
+    decaying = [("temperature", "temperature_final")] if "temperature" in FLAGS else []
+    if FLAGS.epsilon_schedule == "exponential":
+        decaying.append(("epsilon", "epsilon_final"))
+    for first, last in decaying:
+        begins, ends = getattr(FLAGS, first), getattr(FLAGS, last)
+        if begins < ends:
+            raise ValueError(
+                f"Expected --{first} of at least --{last}, below which it never falls; received "
+                f"{begins} and {ends}. Please give both."
+            )
     if FLAGS.kl_schedule == "annealed" and not 0 < FLAGS.kl_weight <= FLAGS.kl_weight_first:
         raise ValueError(
             "Expected 0 < --kl_weight <= --kl_weight_first for --kl_schedule=annealed; received "
@@ -90,11 +100,11 @@ def _say_what_is_not_read() -> None:
     for schedule, not_read in _NOT_READ.items():
         for name in not_read[str(FLAGS[schedule].value)]:
             if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
-                _say_once(f"--{name} changes nothing under --{schedule}={FLAGS[schedule].value}.")
+                say_once(f"--{name} changes nothing under --{schedule}={FLAGS[schedule].value}.")
 
 
 @functools.cache  # A grid completes the flags of every cell.
-def _say_once(line: str) -> None:
+def say_once(line: str) -> None:
     print(f"note: {line}", file=sys.stderr)
 
 
