@@ -200,12 +200,16 @@ def main():
     chosen()
     with train_vae.prepare() as run:
         import keras
+        import tensorflow as tf
 
         from tf_direct_opt import files
 
         feed = train_vae.make_feed()
         untrained = training.compiled(feed, train_vae.build_model)
-        batch = next(iter(feed.training(0, 1)))
+        batch = tf.cast(feed.images.train[: FLAGS.batch_size], tf.float32)
+        if feed.images.redrawn:  # They are probabilities, which training draws from.
+            uniform = tf.random.stateless_uniform(batch.shape, (FLAGS.seed, 0))
+            batch = tf.cast(uniform < batch, tf.float32)
         rows = measure(untrained, batch, "untrained")
         training.train(run, feed, train_vae.build_model)
         rows += measure(keras.models.load_model(run.directory / "model.keras"), batch, "trained")
