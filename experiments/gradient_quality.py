@@ -166,26 +166,27 @@ def plot(rows: list[dict]):
 
     stages = list(dict.fromkeys(row["model"] for row in rows))
     names = list(dict.fromkeys(row["estimator"] for row in rows))
-    figure = matplotlib.figure.Figure(figsize=(5 * len(stages), 9))
+    figure = matplotlib.figure.Figure(figsize=(5 * len(stages), 9), layout="constrained")
     axes = figure.subplots(2, len(stages), squeeze=False)
     floor = 1e-3
     for column, stage in enumerate(stages):
-        for name in names:
+        for number, name in enumerate(names):
             of = [row for row in rows if (row["model"], row["estimator"]) == (stage, name)]
             # A bias within the error of its measurement is shown as that error.
             bias = [max(float(row["bias"]), float(row["bias_error"]), floor) for row in of]
             cosine = [float(row["cosine"]) for row in of]
             deviation = [max(float(row["deviation_an_evaluation"]), floor) for row in of]
             for panel, values in zip(axes[:, column], (deviation, cosine), strict=True):
-                panel.plot(bias, values, marker="o", markersize=4, label=name)
+                colour = matplotlib.colormaps["tab20"](number % 20)
+                panel.plot(bias, values, color=colour, marker="o", markersize=4, label=name)
                 for row, *point in zip(of, bias, values, strict=True):
                     panel.annotate(row["setting"].partition("=")[2], point, fontsize=6)
         axes[0, column].set(
             title=stage, xscale="log", yscale="log", ylabel="deviation at one decoder evaluation"
         )
         axes[1, column].set(xscale="log", xlabel="bias", ylabel="cosine with the exact gradient")
-    axes[0, 0].legend(fontsize="x-small")
-    figure.tight_layout()
+    legend = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 

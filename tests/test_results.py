@@ -421,6 +421,49 @@ def test_the_published_setting_of_reinmax():
     assert min(tests.values()) > 126.63
 
 
+SEVERAL = ("arms", "double_cv", "score_function")
+EVERY_FLIP = ("local_expectation", "")
+
+
+def test_gradients_on_8x4():
+    rows = {
+        (row["estimator"], row["setting"]): row
+        for row in rows_of("gradient_quality_8x4.csv")
+        if row["model"] == "trained"
+    }
+    columns = {
+        "decodes": "decoder_evaluations",
+        "bias": "bias",
+        "deviation": "deviation",
+        "of one decode": "deviation_an_evaluation",
+        "to the mean": "deviation_to_mean",
+        "cosine": "cosine",
+    }
+    for line in table("docs/estimators.md", "estimator", "setting"):
+        row = rows[line["estimator"], line["setting"]]
+        assert {cell: line[cell] for cell in columns} == {
+            cell: row[name] for cell, name in columns.items()
+        }
+    # What the text says of them.
+    deviation = {key: float(row["deviation_an_evaluation"]) for key, row in rows.items()}
+    for count in ("2", "4", "16"):
+        others = [deviation[name, f"num_samples={count}"] for name in SEVERAL]
+        assert deviation["candidates", f"num_candidates={count}"] < min(others)
+    assert min(deviation["candidates", "num_candidates=16"], *others) > deviation[EVERY_FLIP]
+    bias = {
+        key: float(row["bias"])
+        for key, row in rows.items()
+        if row["decoder_evaluations"] == "1" and key[0] != "gumbel_softmax"
+    }
+    least = min(bias, key=bias.get)
+    assert (least, f"{bias[least]:.2f}") == (("gumbel_rao", "temperature=0.1"), "0.19")
+    assert f"{bias['reinmax', 'temperature=1']:.2f}" == "0.26"
+    cosines = [
+        float(line["cosine"]) for line in table("docs/estimators.md", "estimator", "setting")
+    ]
+    assert sorted(cosines)[-3:] == [0.73, 0.755, 0.94]
+
+
 def test_thirty_variables_after_thirty_epochs():
     rows = {(row["estimator"], row["finished_epochs"]): row for row in rows_of("reinmax_10x30.csv")}
     lines = table("docs/estimators.md", "--estimator`, 10x30")
