@@ -72,11 +72,14 @@ def test_leaves_its_results_and_ends_with_their_json(finished):
 
 
 def test_data_and_networks_as_other_papers_have_them(tmp_path):
-    line = train(
-        "--num_variables=2", "--epochs=2", "--warmup_epochs=1", "--binarize=bernoulli",
-        "--num_train=300", "--encoder_units=12,12", "--decoder_units=", "--optimizer=radam",
-        "--eval_samples=3", f"--output_dir={tmp_path}",
+    code, out, err = run(
+        PROGRAM, *SMALL, "--num_variables=2", "--temperature=0.3", "--epochs=2",
+        "--warmup_epochs=1", "--binarize=bernoulli", "--num_train=300", "--encoder_units=12,12",
+        "--decoder_units=", "--optimizer=radam", "--eval_samples=3", f"--output_dir={tmp_path}",
     )  # fmt: skip
+    assert code == 0, err
+    assert "note: --temperature changes nothing for --estimator=direct." in err
+    line = json.loads(out.splitlines()[-1])
     assert np.isfinite(line["test"]["importance_weighted_nll"])
     assert json.loads((tmp_path / "metrics.json").read_text())["num_images"]["train"] == 300
     model = keras.models.load_model(tmp_path / "model.keras")
