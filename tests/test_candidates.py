@@ -107,7 +107,7 @@ def weights_by_orders(h, losses, count, epsilon, difference):
 
 
 @pytest.mark.parametrize("difference", direct.DIFFERENCES)
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("count", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_of_a_certain_posterior_the_weights_are_those_of_float64(count, difference):
     # 1 - q of the certain one is 4e-5 to 1e-25: in float32 it is 0 from a gap of 19 on.
     epsilon = 0.2
