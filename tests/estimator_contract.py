@@ -121,6 +121,12 @@ class EstimatorContract:
         assert np.isfinite(loss).all()
         assert np.isfinite(tape.gradient(loss, logits)).all()
 
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_logits_that_are_not_finite_are_refused(self, bad):
+        logits = tf.constant([[0.0, 1.0], [bad, 0.2], [0.5, 0.5]])
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite"):
+            self.make(seed=0)(logits, loss_fn=Decoder(1, 2, batch=3), training=True)
+
     def test_without_training_the_loss_is_that_of_the_most_probable_code(self):
         decoder = Decoder(1, 2, batch=2)
         logits = tf.constant([[0.0, 1.0], [0.3, 0.2]])

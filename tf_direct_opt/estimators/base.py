@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.loss_fn import batch_size, checked, checked_per_example
+from tf_direct_opt.perturbation import check_finite, nan_unless_finite
 from tf_direct_opt.posteriors import Categorical, Posterior
 from tf_direct_opt.seeds import SeedStream
 from tf_direct_opt.types import LossFn
@@ -72,7 +73,10 @@ class Estimator(keras.layers.Layer):
         if step is None:
             step = self.seeds.num_drawn // self.draws_a_call(posterior)
         loss = self.estimate(posterior, loss_fn, step)
-        return checked_per_example(loss, batch_size(logits), f"`estimate` of {type(self).__name__}")
+        loss = checked_per_example(loss, batch_size(logits), f"`estimate` of {type(self).__name__}")
+        # Not every estimator has a solver, which would look at them, and a draw has no NaN.
+        parameters = check_finite(tf.stop_gradient(posterior.parameters), "logits")
+        return nan_unless_finite(loss, parameters)
 
     def draws_a_call(self, posterior: Posterior) -> int:
         """How many seeds a training call draws: what the number of calls is counted by."""
