@@ -414,10 +414,13 @@ def test_the_published_setting_of_reinmax():
         if row["finished_epochs"] == "160" and row["estimator"] != "gumbel_softmax"
     }
     training = {name: 124.94 - float(row["loss"]) for name, row in last_of.items()}
-    assert max(training, key=training.get) == ("candidates", "num_candidates=2")
-    assert f"{max(training.values()):.2f} nats below the published figure" in text
+    below = {name: f"{nats:.2f}" for (name, _), nats in training.items() if nats > 0}
+    assert below.keys() == {"candidates", "local_expectation", "reinmax"}
+    assert f"without bias, by {below['candidates']} nats" in text
+    assert f"29 decodes, by {below['local_expectation']}, and" in text
     tests = {name: float(row["val_loss"]) for name, row in last_of.items()}
-    assert min(tests, key=tests.get) == ("reinmax", "temperature=1.3")
+    ordered = [name for name, _ in sorted(tests, key=tests.get)]
+    assert ordered[:4] == ["reinmax", "gumbel_rao", "candidates", "local_expectation"]
     assert min(tests.values()) > 126.63
 
 
