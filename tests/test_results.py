@@ -478,6 +478,20 @@ def test_thirty_variables_after_thirty_epochs():
             assert figure == f"{float(rows[estimator, epoch][column]):.2f}"
 
 
+def test_two_hundred_bits():
+    last = {}
+    for row in rows_of("bits_200_mnist.csv"):
+        if float(row["cpu_seconds"]) <= 1.05 * 900:
+            last[row["network"], row["estimator"]] = row
+    lines = table("docs/estimators.md", "200 bits, network")
+    assert len(lines) == len(last)
+    for line in lines:
+        row = last[line["200 bits, network"], line["--estimator"]]
+        shown = [line[name] for name in ("epochs", "decodes", "test bound", "-ELBO")]
+        names = ("epoch", "decoder_evaluations", "bound", "negative_elbo")
+        assert shown == [row[name] for name in names]
+
+
 def test_the_polynomial_toy():
     rows = {(row["estimator"], row["p"]): row for row in rows_of("polynomial_toy.csv")}
     assert {row["steps"] for row in rows.values()} == {"8000"}
