@@ -74,8 +74,8 @@ def test_flags_of_its_commands_are_there(text):
             assert {flag, flag.removeprefix("no")} & known, (flag, program)
 
 
-# Those whose blocks take longest, but for the tutorials.
-SLOW = ("index.md", "candidates.md", "extending.md")
+# Those whose blocks take longest.
+SLOW = ("index.md", "candidates.md", "extending.md", "tutorials/discrete_vae.md")
 
 # What the blocks of a page print, run from the first to the last.
 

@@ -103,6 +103,7 @@ def test_candidates_of_potentials_in_float64(config):
     np.testing.assert_allclose(*slopes, atol=1e-5)
 
 
+@pytest.mark.slow  # Other models do, in tests/test_own_parts.py.
 def test_a_chain_trains_under_float64():
     keras.config.set_dtype_policy("float64")
     model = models.PosteriorVAE(posteriors.get("chain", **FAMILIES["chain"]), hidden_units=5)

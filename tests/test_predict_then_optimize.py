@@ -61,7 +61,9 @@ def test_noise_has_mean_one(data):
         pytest.param(
             ["--method=relative", "--problem=assignment", "--size=4"], marks=pytest.mark.slow
         ),
-        ["--method=spo_plus", "--problem=knapsack", "--size=12"],
+        pytest.param(
+            ["--method=spo_plus", "--problem=knapsack", "--size=12"], marks=pytest.mark.slow
+        ),
         pytest.param(["--method=imle", "--num_samples=2"], marks=pytest.mark.slow),
         pytest.param(["--method=fenchel_young"], marks=pytest.mark.slow),
         pytest.param(["--method=blackbox"], marks=pytest.mark.slow),
