@@ -131,7 +131,7 @@ def mean_difference(
             "away_from_worse": [better],
             "central": [worse, better],
         }[difference]
-        gaps = tf.add_n([_bounded(gaps, epsilon, rest) for rest in before]) / len(before)
+        gaps = tf.add_n([_bounded(gaps, epsilon, left) for left in before]) / len(before)
     return tf.stop_gradient(tf.reduce_sum(ties * gaps, axis=-1)), first
 
 

@@ -15,7 +15,7 @@ weigh, and refuse predictions that carry one (ValueError). The problem is one of
 `minimize=False` makes it one of highest value, with values in the place of costs throughout.
 """
 
-from tf_direct_opt.decision_targets import targets
+from tf_direct_opt.decisions.base import targets
 from tf_direct_opt.decisions.losses import DecisionLoss, PerturbedFenchelYoung, SPOPlus
 from tf_direct_opt.decisions.regret import Regret
 

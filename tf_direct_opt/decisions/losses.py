@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tf_direct_opt import schedules
 from tf_direct_opt.checks import check_bool, check_count
-from tf_direct_opt.decision_targets import inner, mask_of_examples, split, zero_if_best
+from tf_direct_opt.decisions.base import inner, mask_of_examples, split, zero_if_best
 from tf_direct_opt.perturbation import noise_of, solve
 from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.seeds import SeedStream

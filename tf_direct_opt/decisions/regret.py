@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.checks import check_bool
-from tf_direct_opt.decision_targets import decide, inner, mask_of_examples, split, zero_if_best
+from tf_direct_opt.decisions.base import decide, inner, mask_of_examples, split, zero_if_best
 from tf_direct_opt.perturbation import zero_if
 from tf_direct_opt.saving import get_solver, serialize_solver
 
