@@ -43,6 +43,7 @@ class EstimatorContract:
     sizes = ((1, 7), (3, 2), (2, 3))  # (N, K)
     draws = 20_000
     deterministic = False
+    differentiable = False  # Twice: its loss is a function of the logits.
 
     def expected(self, logits, decoder, **config):
         """Mean gradient [N, K] for logits [N, K], and the standard error of this oracle."""
@@ -164,6 +165,20 @@ class EstimatorContract:
             loss = self.make(seed=0)(logits, loss_fn=Decoder(1, 2, batch=4), training=True)
         assert loss.dtype == tf.float32
         assert tape.gradient(loss, logits).dtype == tf.float16
+
+    def test_a_second_derivative_is_that_of_a_relaxation_or_refused(self):
+        logits = tf.constant([[[0.3, -0.2]]] * 4)
+        with tf.GradientTape() as outer:
+            outer.watch(logits)
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                loss = self.make(seed=0)(logits, loss_fn=Decoder(1, 2, batch=4), training=True)
+            slope = tape.gradient(loss, logits)[..., 0]
+        if self.differentiable:
+            assert np.any(outer.gradient(slope, logits))
+        else:
+            with pytest.raises(ValueError, match="Expected a first derivative of an argmax"):
+                outer.gradient(slope, logits)
 
     @pytest.mark.parametrize("shape", [(3,), (2, 3, 4, 5)])
     def test_wrong_rank_is_refused(self, shape):

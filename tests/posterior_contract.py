@@ -227,6 +227,16 @@ class PosteriorContract:
         assert np.isfinite(values).all()
         assert np.all(np.any(codes[:, 0] != codes[:, 1], axis=(1, 2)))
 
+    @pytest.mark.parametrize("ask", ["mode", "sample", "gumbel_top_k"])
+    def test_parameters_that_are_not_finite_give_no_code(self, ask):
+        arguments = () if ask == "mode" else (1, [1, 2])
+        for config in self.sizes:
+            h = self.parameters(config)
+            h.reshape(self.batch, -1)[1, -1] = np.nan
+            posterior = posteriors.get(self.name, **config)(tf.constant(h))
+            with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite"):
+                getattr(posterior, ask)(*arguments)
+
     def test_another_shape_is_refused(self):
         for config in self.sizes:
             family = posteriors.get(self.name, **config)

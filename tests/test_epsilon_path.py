@@ -98,6 +98,8 @@ def test_a_string_is_a_flip_rate():
     ):
         with pytest.raises(ValueError, match=message):
             estimators.Direct(epsilon=bad)
+    with pytest.raises(ValueError, match="Expected a flip rate of at most 1; received 2"):
+        schedules.FlipRate(schedules.two_phase(0.5, 2.0, 10))
     with pytest.raises(ValueError, match="Expected `over` in"):
         schedules.FlipRate(0.1, "row")
     with pytest.raises(ValueError, match="Expected a number or a schedule for `epsilon` with"):

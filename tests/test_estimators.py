@@ -140,6 +140,7 @@ class TestExact(EstimatorContract):
     sizes = ((1, 2), (1, 7))
     draws = 4
     deterministic = True
+    differentiable = True
 
     def make(self, **config):
         return estimators.Exact(**config)
@@ -366,6 +367,7 @@ class TestRELAX(TestREBAR):
 class TestGumbelSoftmax(EstimatorContract):
     configs = ({}, {"temperature": 0.5, "num_samples": 2})
     sizes = ((1, 2), (3, 4))
+    differentiable = True
 
     def make(self, **config):
         return estimators.GumbelSoftmax(**config)
@@ -394,6 +396,7 @@ class StraightThroughContract(EstimatorContract):
     """Subclasses give `jacobian(h, code, **config)`: h [K], code [M, K] -> [M, K, K]."""
 
     sizes = ((1, 2), (3, 4))
+    differentiable = True
 
     def expected(self, logits, decoder, **config):
         def jacobian(h, code):

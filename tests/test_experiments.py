@@ -183,6 +183,21 @@ def test_the_quality_of_gradients_says_of_how_many_draws(answer):
     assert [(row["estimator"], row["draws"]) for row in rows] == [("disarm", 7)]
 
 
+def test_a_table_of_flips_is_that_of_direct_alone(answer):
+    # I-MLE with such a table would be `direct` under another name.
+    tables = answer("""
+        from absl import flags
+        from tf_direct_opt.runs import estimator_flags, training, vae_flags
+        tables = []
+        for name in ("direct", "imle"):
+            flags.FLAGS.unparse_flags()
+            flags.FLAGS(["a", f"--estimator={name}", "--epsilon_schedule=constant"])
+            tables.append(estimator_flags.build(10, table="single_flips").table)
+        print(json.dumps(tables))
+    """)
+    assert tables == ["single_flips", "linearised"]
+
+
 def test_the_flags_of_reinmax_are_read_back(answer, tmp_path):
     found = answer(f"""
         import reinmax_vae

@@ -47,6 +47,7 @@ class TestSolver(SolverContract):
 
 
 class TestEstimator(EstimatorContract):
+    differentiable = True  # It leaves what comes above the first derivative to TensorFlow.
     sizes = ((1, 3), (2, 2))
 
     def make(self, **config):

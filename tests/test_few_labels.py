@@ -132,6 +132,15 @@ def test_labelled_images_are_distorted_and_no_others():
     assert set(np.unique(images)) == {0.0, 1.0}
 
 
+def test_labels_are_drawn_from_seeds_of_their_own():
+    # The noise of step 3 and the order of epoch 3 are drawn from (seed, 3).
+    images, _ = drawn(make_feed(), 0, 3)
+    others = [tf.random.stateless_uniform([3], [5, step], 0, 5, tf.int32) for step in range(12)]
+    known = numbers(images[:, :, 5:].reshape(-1, SIZE, SIZE)).reshape(12, 3)
+    # Each of the 12 is the other one with a probability of 1 in 125.
+    assert np.all(known == make_feed().labelled[np.stack(others)], axis=1).sum() <= 2
+
+
 def test_each_step_distorts_in_another_way():
     feed = make_feed(distortion=Distortion(shift=2.0))
     feed.labelled = np.array([20])  # All that differs is the distortion.

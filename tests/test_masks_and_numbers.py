@@ -76,6 +76,15 @@ def test_numbers_that_do_not_fit_are_refused():
     np.testing.assert_array_equal(last[0, :, 1], np.ones(40))
 
 
+def test_numbers_of_subsets_with_most_elements():
+    # The table of binomials has entries beyond int32 that none of the 2,415 subsets asks for.
+    most = posteriors.KSubset(tf.zeros([1, 70]), 70, 68)
+    every = tf.range(most.num_configurations)
+    codes = most.configurations(every)
+    assert np.all(codes[..., 1].numpy().sum(axis=1) == 68)
+    np.testing.assert_array_equal(most.index(codes), every)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_more_than_there_are_cannot_be_drawn(name):
     family = posteriors.get(name, **FAMILIES[name])
@@ -130,6 +139,27 @@ def test_a_solver_of_a_posterior_is_saved_with_it(tmp_path):
     own = posteriors.get("pairwise_binary", num_variables=3, solver=lambda scores: scores)
     with pytest.raises(ValueError, match="Expected a solver with a name in a posterior that is s"):
         own.get_config()
+
+
+def test_families_are_equal_whatever_was_left_out():
+    pairwise = posteriors.get("pairwise_binary", num_variables=3)
+    again = posteriors.get("pairwise_binary", num_variables=3, couplings=True)
+    assert pairwise == again
+    assert hash(pairwise) == hash(again)
+    assert pairwise != posteriors.get("pairwise_binary", num_variables=3, couplings=False)
+    assert pairwise != posteriors.get("pairwise_binary", num_variables=4)
+
+
+def test_candidates_are_of_codes_alone():
+    mixture = posteriors.get("class_gaussian", num_categories=3, gaussian_dim=2)
+    with pytest.raises(ValueError, match="Expected a `posterior` with `gumbel_top_k`"):
+        estimators.Candidates(mixture)
+
+
+def test_what_is_no_posterior_is_not_registered():
+    with pytest.raises(ValueError, match="Expected a name and a class with `parameter_shape`"):
+        posteriors.register("number", int)
+    assert "number" not in posteriors.names()
 
 
 def test_arguments_of_a_posterior_are_looked_at_at_once():

@@ -73,8 +73,15 @@ def test_a_distribution_in_float64():
             ),
             IMAGES,
         ),
+        (
+            lambda o: tfd.Mixture(
+                tfd.Categorical(logits=tf.stack([0.0 * o[..., 0]] * 2, axis=-1)),
+                [tfd.Bernoulli(logits=o[..., 0]), tfd.Bernoulli(logits=-o[..., 0])],
+            ),
+            IMAGES,
+        ),
     ],
-    ids=["Bernoulli", "Beta", "mixture"],
+    ids=["Bernoulli", "Beta", "mixture", "list"],
 )
 def test_images_outside_of_the_support_of_what_a_distribution_wraps(wrapped, inside):
     model = DiscreteVAE(1, 3, hidden_units=4, likelihood=wrapped)

@@ -14,13 +14,13 @@ from tf_direct_opt.direct import (
     direct_argmax_with_probe,
 )
 from tf_direct_opt.perturbation import noise_of, perturbed_argmax
-from tf_direct_opt.saving import get_solver, serialize_solver
+from tf_direct_opt.saving import SolverLayer, get_solver, serialize_solver
 from tf_direct_opt.seeds import SeedStream
 from tf_direct_opt.solvers.base import exact
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
-class PerturbedArgmax(keras.layers.Layer):
+class PerturbedArgmax(SolverLayer):
     """Samples a code by a perturbed argmax; sends back the epsilon-difference.
 
     In training z* = argmax{h + scale gamma}; at inference the plain argmax. With Gumbel noise of
@@ -187,11 +187,6 @@ class PerturbedArgmax(keras.layers.Layer):
         if self.learn_noise_scale:
             return tf.nn.softplus(tf.cast(self.raw_noise_scale.value, tf.float32))
         return schedules.value(self.noise_scale, step, allow_zero=True)
-
-    def _trackable_children(self, save_type="checkpoint", **kwargs):
-        if save_type == "savedmodel":
-            solvers.check_exportable(self.solver)
-        return super()._trackable_children(save_type, **kwargs)
 
 
 def _check_shape(shape):

@@ -44,6 +44,9 @@ def sample_gumbel(
 ) -> tf.Tensor:
     """Draws i.i.d. zero-mean Gumbel noise: the same seed gives the same noise.
 
+    XLA hands out the words of Philox in another order than eager mode and graphs: with and without
+    `jit_compile` a seed gives two noises, as it does for TensorFlow's own draws.
+
     gamma = -log(-log(u)) - c with u ~ Uniform(0, 1) and c = 0.5772..., Euler's constant:
     mean 0, variance pi^2 / 6.
 

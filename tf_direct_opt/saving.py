@@ -1,9 +1,20 @@
-"""Solvers in the configs of Keras layers. (The package's own solvers know no Keras.)"""
+"""Solvers in Keras layers and their configs. (The package's own solvers know no Keras.)"""
 
 import keras
 
 from tf_direct_opt import solvers
 from tf_direct_opt.types import Solver
+
+
+class SolverLayer(keras.layers.Layer):
+    """A layer with a `solver`, whose export is refused where that is a function in Python."""
+
+    solver: Solver
+
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        if save_type == "savedmodel":
+            solvers.check_exportable(self.solver)
+        return super()._trackable_children(save_type, **kwargs)
 
 
 def get_solver(identifier: str | dict | Solver) -> Solver:

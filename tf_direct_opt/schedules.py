@@ -158,8 +158,11 @@ class FlipRate:
 
     def __init__(self, rate, over: str = "batch"):
         self.rate = get(rate, "rate")
-        if not callable(self.rate) and self.rate > 1.0:
-            raise ValueError(f"Expected a flip rate of at most 1; received {rate}.")
+        with tf.init_scope():
+            steps = _telling_steps(self.rate) if callable(self.rate) else [0]
+            greatest = max(float(value(self.rate, step)) for step in steps)
+        if greatest > 1.0:
+            raise ValueError(f"Expected a flip rate of at most 1; received {greatest:g}.")
         if over not in ("batch", "example"):
             raise ValueError(f"Expected `over` in ['batch', 'example']; received {over!r}.")
         self.over = over

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.checks import check_count
+from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.perturbation import sample_uniform
 
@@ -51,9 +52,7 @@ class ARMS(Estimator):
         f = loss_fn.compared(codes, losses)[..., tf.newaxis, tf.newaxis]
         pairs = pair_sum(f, bits, tf.ones_like(bits)) - pair_sum(f, bits, 1.0 - reached)
         slope = weight[:, 0] * pairs / (n * (n - 1))
-        # Zero, with `slope` for its gradient towards the log-odds.
-        along = slope * (log_odds - tf.stop_gradient(log_odds))
-        return tf.reduce_mean(losses, axis=1) + tf.reduce_sum(along, axis=[1, 2])
+        return attach_slope(tf.reduce_mean(losses, axis=1), log_odds, slope)
 
     def get_config(self):
         return {**super().get_config(), "num_samples": self.num_samples}

@@ -80,6 +80,11 @@ class Candidates(Estimator):
             )
         if posterior is not None:
             self.posterior = posteriors.get(posterior)
+            if not hasattr(self.posterior.kind, "gumbel_top_k"):
+                raise ValueError(
+                    "Expected a `posterior` with `gumbel_top_k`, which draws the candidates; "
+                    f"received {self.posterior.name!r}. Please take one of codes alone."
+                )
         self.num_candidates = check_count(num_candidates, "num_candidates", 2)
         self.epsilon = None if epsilon is None else schedules.get(epsilon, "epsilon")
         self.averaged = averaged

@@ -4,18 +4,18 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import binary, direct, posteriors, schedules, solvers, tables
-from tf_direct_opt.checks import check_bool
+from tf_direct_opt.checks import check_bool, check_count
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.direct import DEFAULT_EPSILON
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import perturbed_argmax, sample_logistic
-from tf_direct_opt.saving import get_solver, serialize_solver
+from tf_direct_opt.saving import SolverLayer, get_solver, serialize_solver
 
 PERTURBATIONS = ("unary", "all")
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
-class Flips(Estimator):
+class Flips(SolverLayer, Estimator):
     """The epsilon-difference for z* = argmax{sum_i h_i z_i + sum_{i<j} h_ij z_i z_j + noise}.
 
     Potentials [B, n + n (n - 1) / 2], or [B, n] without couplings, take the place of logits; their
@@ -82,7 +82,7 @@ class Flips(Estimator):
             )
         if epsilon is None:
             epsilon = DEFAULT_EPSILON
-        self.num_variables = num_variables
+        self.num_variables = check_count(num_variables, "num_variables", 1)
         self.couplings = check_bool(couplings, "couplings")
         self.perturbation = perturbation
         self.epsilon = schedules.get(epsilon, "epsilon")
@@ -107,11 +107,6 @@ class Flips(Estimator):
         )
         self.supports_jit = solvers.supports_jit(self.solver)
         self.report = Means(["epsilon", "flip_rate"])
-
-    def _trackable_children(self, save_type="checkpoint", **kwargs):
-        if save_type == "savedmodel":
-            solvers.check_exportable(self.solver)
-        return super()._trackable_children(save_type, **kwargs)
 
     def build(self, potentials_shape):
         self.posterior.check_shape(potentials_shape)

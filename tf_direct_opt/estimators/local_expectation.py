@@ -42,16 +42,22 @@ class LocalExpectation(Estimator):
         noise = sample_gumbel(tf.shape(logits), self.seeds.next())
         _, code = perturbed_argmax(logits, noise, Categorical())
         weight = 1.0
-        if self.num_flipped is None or self.num_flipped >= logits.shape[1]:
-            make_table = tables.all_codes if logits.shape[1] == 1 else tables.single_flips
-            loss, table = make_table(loss_fn, code)
-        else:
+        if self._draws_flips(logits.shape[1]):
             loss, table, weight = tables.drawn_flips(
                 loss_fn, code, logits, self.num_flipped, 1.0, self.seeds.next()
             )
+        else:
+            make_table = tables.all_codes if logits.shape[1] == 1 else tables.single_flips
+            loss, table = make_table(loss_fn, code)
         probabilities = tf.nn.softmax(tf.cast(tf.stop_gradient(logits), tf.float32))
         mean = tf.reduce_sum(probabilities * table, axis=-1, keepdims=True)
         return attach_slope(loss, logits, weight * probabilities * (table - mean))
+
+    def draws_a_call(self, posterior):
+        return 2 if self._draws_flips(posterior.logits.shape[1]) else 1
+
+    def _draws_flips(self, num_variables):
+        return self.num_flipped is not None and self.num_flipped < num_variables
 
     def get_config(self):
         return {**super().get_config(), "num_flipped": self.num_flipped}

@@ -64,9 +64,13 @@ class OfDistribution(Likelihood):
 
 def _validating(distribution):
     """The same distribution, which looks at its arguments, as do those that it is made of."""
-    parts = {
-        name: _validating(part)
+
+    def is_distribution(part):
+        return isinstance(part, tfp.distributions.Distribution)
+
+    parts = {  # Those of a mixture are a list.
+        name: tf.nest.map_structure(lambda p: _validating(p) if is_distribution(p) else p, part)
         for name, part in distribution.parameters.items()
-        if isinstance(part, tfp.distributions.Distribution)
+        if any(map(is_distribution, tf.nest.flatten(part)))
     }
     return distribution.copy(validate_args=True, **parts)

@@ -223,7 +223,8 @@ class StructuredVAE(VAE):
         decode_all = n <= MAX_DECODED_VARIABLES
         at_once = self.likelihood.codes_at_once
         figures = all_bounds(posterior, loss_fn, self.num_eval_samples, decode_all, at_once, seed)
-        perturbed = self.estimator.draw(posterior, seed)
+        # A draw of its own: under the seed of the others it would be the first of them.
+        perturbed = self.estimator.draw(posterior, tf.random.fold_in(seed, -1))
         return {
             **figures,
             "entropy": posterior.entropy(),

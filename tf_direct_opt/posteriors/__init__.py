@@ -45,8 +45,11 @@ def register(name: str, kind: type) -> None:
     Raises:
         ValueError: no name, no class of a posterior, or a name that is taken by another one.
     """
-    if not (isinstance(name, str) and name and isinstance(kind, type)):
-        raise ValueError(f"Expected a name and a class; received {name!r} and {kind!r}.")
+    if not (isinstance(name, str) and name and hasattr(kind, "parameter_shape")):
+        raise ValueError(
+            f"Expected a name and a class with `parameter_shape`; received {name!r} and {kind!r}. "
+            "Please derive it from posteriors.Posterior."
+        )
     if REGISTRY.setdefault(name, kind) is not kind:
         raise ValueError(
             f"Expected a name that is not taken; received {name!r}, which is "

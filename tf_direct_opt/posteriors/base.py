@@ -8,6 +8,7 @@ by enumeration; `ClassGaussian`, half of which is no code, has tests of its own.
 
 import abc
 import dataclasses
+import inspect
 import math
 from typing import Any, ClassVar
 
@@ -229,10 +230,21 @@ class Family:
     def __eq__(self, other):
         if not isinstance(other, Family):
             return NotImplemented
-        return (self.kind, self._described()) == (other.kind, other._described())
+        return (self.kind, self._completed()) == (other.kind, other._completed())
 
     def __hash__(self):
-        return hash((self.kind, *sorted(self.config)))
+        return hash(self.kind)
+
+    def _completed(self):
+        """The arguments, those that were left out too."""
+        # What decides the shape last: there a default is what it stands for.
+        taken = [
+            parameter
+            for function in (self.kind, self.kind.parameter_shape)
+            for parameter in inspect.signature(function).parameters.values()
+        ]
+        left_out = {p.name: p.default for p in taken if p.default is not p.empty}
+        return {**left_out, **self._described()}
 
     def _described(self):
         """The arguments, a solver by its name and arguments where it has them."""

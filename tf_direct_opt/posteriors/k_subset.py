@@ -119,5 +119,9 @@ class KSubset(Trellis):
 
 
 def _num_subsets(n, k):
-    """C(n - 1 - i, j) for i < n and j <= k: subsets without element i, of those after it."""
-    return np.array([[math.comb(n - 1 - i, j) for j in range(k + 1)] for i in range(n)])
+    """C(n - 1 - i, j) for i < n and j <= k: subsets without element i, of those after it.
+
+    Those that no subset asks for, beyond C(n, k), stand as that: they need not fit the integers.
+    """
+    total = math.comb(n, k)
+    return np.array([[min(math.comb(n - 1 - i, j), total) for j in range(k + 1)] for i in range(n)])

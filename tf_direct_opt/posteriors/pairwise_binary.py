@@ -126,9 +126,6 @@ class PairwiseBinary(Posterior):
         kl = tf.clip_by_value(greatest + m.score - m.log_partition, 0.0, greatest)  # Rounding.
         return attach_slope(kl, self._density, m.covariance)
 
-    def entropy(self):
-        return self.num_variables * math.log(2.0) - self.kl_to_uniform()
-
     def probabilities(self):
         scores = binary.with_pairs(self._wide, self.num_variables)
         return tf.nn.softmax(binary.configuration_scores(scores, self.num_variables))
@@ -139,10 +136,12 @@ class PairwiseBinary(Posterior):
         The first half of the variables is drawn from its marginal and the second given the first,
         so that no [B, count, 2^n] tensor appears, whatever way the categorical draw is compiled.
         """
-        n, potentials = self.num_variables, tf.stop_gradient(self._wide)
+        n = self.num_variables
+        potentials = check_finite(tf.stop_gradient(self._wide), "potentials")
         if not self.coupled_density:
             noise = sample_logistic([tf.shape(potentials)[0], count, n], seed)
-            return binary.one_hot(tf.cast(potentials[:, tf.newaxis] + noise > 0.0, tf.float32))
+            bits = tf.cast(potentials[:, tf.newaxis] + noise > 0.0, tf.float32)
+            return nan_unless_finite(binary.one_hot(bits), potentials)
         columns = 2 ** (n - n // 2)
 
         def draw(chunk, number):
@@ -156,7 +155,7 @@ class PairwiseBinary(Posterior):
             return first * columns + tf.reshape(second, tf.shape(first))
 
         index = _in_chunks(draw, potentials, n, tf.int32)
-        return binary.one_hot(binary.configuration_bits(index, n))
+        return nan_unless_finite(binary.one_hot(binary.configuration_bits(index, n)), potentials)
 
     def gumbel_top_k(self, count, seed):
         """As for every posterior, n <= 20 without couplings too; see `top_down.best_of_rows`.

@@ -33,7 +33,10 @@ _READ = {
 
 
 def build(steps_an_epoch: int, **more):
-    """The estimator that the flags describe; of `more`, it gets the arguments that it takes."""
+    """The estimator that the flags describe; of `more`, it gets the arguments that it takes.
+
+    `table` is how `direct` is to see the flips here. `imle` is itself with its own table only.
+    """
     from tf_direct_opt import estimators, schedules
 
     choices = {
@@ -46,6 +49,8 @@ def build(steps_an_epoch: int, **more):
         "seed": FLAGS.seed,
         **more,
     }
+    if FLAGS.estimator != "direct":
+        choices.pop("table", None)
     taken = estimators.arguments(FLAGS.estimator) & choices.keys()
     for argument, names in _READ.items():
         for name in names if argument not in taken else ():

@@ -129,10 +129,11 @@ class FewLabelsFeed:
 
         def known_batch(step):
             # A function of the step alone, so that a resumed run draws what it would have drawn.
-            draw = tf.random.stateless_uniform([size], [seed, step], 0, len(known), tf.int32)
+            # Orders of epochs are drawn from (seed, epoch), the noise of a step from (seed, step).
+            seeds = tf.random.split(tf.stack([seed, -1 - step]), 2)
+            draw = tf.random.stateless_uniform([size], seeds[0], 0, len(known), tf.int32)
             chosen = tf.cast(tf.gather(known, draw), tf.float32)
-            # Another stream than that of the draws.
-            return self.distortion(chosen, tf.stack([step, seed])), tf.gather(known_labels, draw)
+            return self.distortion(chosen, seeds[1]), tf.gather(known_labels, draw)
 
         steps = tf.data.Dataset.range(initial_epoch * self.steps, epochs * self.steps)
         labelled = steps.map(known_batch)

@@ -146,6 +146,14 @@ def one_by_one(
     return code
 
 
+def check_ties(ties: str) -> str:
+    """`ties` itself if a solver knows it; ValueError otherwise."""
+    known = ("lowest", "any")
+    if ties not in known:
+        raise ValueError(f"Expected `ties` in {known}; received {ties!r}.")
+    return ties
+
+
 def scaled_for_highs(
     scores: np.ndarray,  # [n] float64
 ) -> np.ndarray:

@@ -6,9 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt.checks import check_bool
-from tf_direct_opt.solvers.base import check_scores, one_by_one, scaled_for_highs, solve_in_python
-
-TIES = ("lowest", "any")
+from tf_direct_opt.solvers.base import (
+    check_scores,
+    check_ties,
+    one_by_one,
+    scaled_for_highs,
+    solve_in_python,
+)
 
 
 class MILP:
@@ -68,11 +72,9 @@ class MILP:
             )
         self.upper = _bounds(upper, np.inf, len(self.matrix), "upper")
         self.lower = _bounds(lower, -np.inf, len(self.matrix), "lower")
-        if ties not in TIES:
-            raise ValueError(f"Expected `ties` in {TIES}; received {ties!r}.")
         if not 0 < solve_ratio <= 1:
             raise ValueError(f"Expected `solve_ratio` in (0, 1]; received {solve_ratio!r}.")
-        self.relax, self.ties = check_bool(relax, "relax"), ties
+        self.relax, self.ties = check_bool(relax, "relax"), check_ties(ties)
         self.threads = check_bool(threads, "threads")
         self.solve_ratio = float(solve_ratio)
         self._generator = np.random.default_rng(0)
@@ -133,10 +135,8 @@ class MILP:
         milp, bounds, constraint = _scipy_milp()
         lowest, highest = np.zeros(len(scores)), np.ones(len(scores))
         lowest[: len(known)] = highest[: len(known)] = known
-        # HiGHS takes 1e20 for infinite.
-        largest = np.abs(scores).max(initial=0.0)
         result = milp(
-            -scores * (1e6 / largest if largest > 1e15 else 1.0),
+            -scores,
             integrality=np.full(len(scores), 0 if self.relax else 1),
             bounds=bounds(lowest, highest),
             constraints=constraint(self.matrix, self.lower, self.upper),

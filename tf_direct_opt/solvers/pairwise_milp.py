@@ -5,9 +5,13 @@ import tensorflow as tf
 
 from tf_direct_opt import binary
 from tf_direct_opt.checks import check_count
-from tf_direct_opt.solvers.base import check_scores, one_by_one, scaled_for_highs, solve_in_python
-
-TIES = ("lowest", "any")
+from tf_direct_opt.solvers.base import (
+    check_scores,
+    check_ties,
+    one_by_one,
+    scaled_for_highs,
+    solve_in_python,
+)
 
 
 class PairwiseBinaryMILP:
@@ -47,9 +51,7 @@ class PairwiseBinaryMILP:
 
     def __init__(self, num_variables: int, ties: str = "lowest"):
         self.num_variables = check_count(num_variables, "num_variables", 1)
-        if ties not in TIES:
-            raise ValueError(f"Expected `ties` in {TIES}; received {ties!r}.")
-        self.ties = ties
+        self.ties = check_ties(ties)
         try:
             import scipy.optimize  # noqa: F401
         except ImportError as error:
