@@ -588,6 +588,18 @@ class TestAdaptiveIMLE(EstimatorContract):
         samples = oracles.imle_gradients(logits, epsilon, decoder.slope, 100_000)
         return samples.mean(axis=0), oracles.standard_error(samples)
 
+    def test_an_excluded_category_is_no_part_of_the_step(self):
+        def slope(mask):
+            logits = tf.constant([[0.3, -0.5, mask]] * 500)
+            decoder, estimator = Decoder(1, 3, batch=500), self.make(seed=0)
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                loss = estimator(logits, loss_fn=decoder, training=True)
+            return tape.gradient(loss, logits).numpy()
+
+        assert np.any(slope(-1e9))
+        np.testing.assert_allclose(slope(-1e9), slope(-100.0), rtol=1e-5)
+
     @pytest.mark.parametrize("initial_step", [1e-3, 100.0])
     def test_step_finds_its_target_whatever_the_factor_on_the_loss(self, initial_step):
         decoder = Decoder(6, 3, batch=500)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tf_direct_opt import solvers
-from tf_direct_opt.direct import DIFFERENCES, direct_argmax
+from tf_direct_opt.direct import DIFFERENCES, attach_slope, direct_argmax
 from tf_direct_opt.layers import PerturbedArgmax
 from tf_direct_opt.perturbation import sample_gumbel, sample_sum_of_gamma
 
@@ -224,6 +224,46 @@ def test_a_loss_scale_that_overflows_skips_the_step_and_training_goes_on():
     model.fit(np.ones([32, 3]), 100 * np.ones([32, 3]), batch_size=1, verbose=0)
     assert float(optimizer.dynamic_scale.numpy()) < 2.0**20
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_a_relative_step_of_two_categories_is_refused():
+    # Their length about the mean is their gap: below an epsilon of 1 nothing would ever flip.
+    layer, logits = PerturbedArgmax(0.5, loss_scale="relative", seed=0), tf.zeros([8, 3, 2])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = tf.reduce_sum(layer(logits, training=True)[..., 1])
+    with pytest.raises(ValueError, match="Expected at least 3 categories with loss_scale"):
+        tape.gradient(loss, logits)
+
+
+def test_a_relative_step_does_not_measure_what_is_excluded():
+    def mean(mask):
+        layer = PerturbedArgmax(0.5, loss_scale="relative", seed=0)
+        logits = tf.tile(tf.constant([[0.3, -0.5, mask]]), [1000, 1])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = tf.reduce_sum(layer(logits, training=True) * [1.0, 3.0, 5.0])
+        return tf.reduce_mean(tape.gradient(loss, logits), axis=0).numpy()
+
+    far = mean(-1e9)
+    assert far[0] < -0.05
+    np.testing.assert_allclose(far, mean(-100.0), rtol=1e-5)
+
+
+def test_what_drops_gradients_of_ones_own_is_refused():
+    scores = tf.zeros([2, 5, 3])
+
+    def rows(function):
+        return tf.vectorized_map(function, scores)
+
+    argmax, loss = solvers.Categorical(), tf.zeros([5])
+    for function in (
+        lambda row: direct_argmax(row, 0.0 * row, 0.5, argmax),
+        lambda row: attach_slope(loss, row, row),
+        lambda row: PerturbedArgmax(0.5, seed=0)(row, training=True),
+    ):
+        with pytest.raises(ValueError, match=r"Expected no tf\.vectorized_map around an argmax"):
+            rows(function)
 
 
 @pytest.mark.parametrize("loss_scale", [1.0, "relative"])

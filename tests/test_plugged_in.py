@@ -167,9 +167,17 @@ def test_where_a_decision_counts_an_approximate_solver_is_exact():
             "costs and then 0/1 decisions",
         ),
         # Costs where there is no solver.
-        (decisions.Regret, [[[1.0, 5.0], [1.0, 0.0]]], [[3.0, 7.0]], "Give Regret the solver"),
+        (
+            decisions.Regret, [[[1.0, 5.0], [1.0, 0.0]]], [[3.0, 7.0]],
+            "give what takes predicted costs its `solver`",
+        ),
+        # A solver of decisions.
+        (
+            lambda: decisions.Regret(solvers.Categorical()),
+            [[[1.0, 5.0], [1.0, 0.0]]], [[1.0, 0.0]], "Leave out the `solver`",
+        ),
     ],
-    ids=["minimize", "layout", "costs"],
+    ids=["minimize", "layout", "costs", "decisions"],
 )  # fmt: skip
 def test_regret_refuses_what_does_not_belong(make, y_true, y_pred, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
@@ -177,6 +185,23 @@ def test_regret_refuses_what_does_not_belong(make, y_true, y_pred, message):
     metric = make()
     tf.function(metric.update_state, jit_compile=True)(tf.constant(y_true), tf.constant(y_pred))
     assert np.isnan(metric.result())
+
+
+@pytest.mark.parametrize(
+    ("loss", "y_pred", "message"),
+    [
+        (decisions.DecisionLoss(), [[0.0, -7.0]], "End the model with a PerturbedArgmax"),
+        (decisions.SPOPlus("categorical"), [[1.0, 0.0]], "Leave out the `solver`"),
+        (decisions.PerturbedFenchelYoung("categorical"), [[1.0, 0.0]], "Leave out the `solver`"),
+    ],
+    ids=["DecisionLoss", "SPOPlus", "PerturbedFenchelYoung"],
+)
+def test_a_loss_of_decisions_refuses_what_does_not_belong(loss, y_pred, message):
+    targets = tf.constant([[[1.0, 5.0], [1.0, 0.0]]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        loss(targets, tf.constant(y_pred))
+    # A network that has learnt nothing may predict zeros.
+    assert np.isfinite(loss(targets, tf.zeros([1, 2])))
 
 
 @pytest.mark.parametrize("loss", [decisions.SPOPlus, decisions.PerturbedFenchelYoung])

@@ -167,7 +167,11 @@ def attach_slope(
     """`loss` as it is, with `slope` for its gradient towards `logits`.
 
     A function is called when a gradient is asked for.
+
+    Raises:
+        ValueError: inside of tf.vectorized_map.
     """
+    _refuse_vectorized_map()
 
     @tf.custom_gradient
     def attached(loss, logits):
@@ -246,6 +250,7 @@ def direct_argmax_with_probe(
     """
     check_difference(difference)
     loss_scales.check(loss_scale)
+    _refuse_vectorized_map()
     logits, noise = tf.convert_to_tensor(logits), tf.convert_to_tensor(noise)
     require_shapes(logits, noise=noise)
     epsilon = checked_epsilon(epsilon)
@@ -291,6 +296,15 @@ def first_order_only(
         )
 
     return tf.identity(gradient), refuse
+
+
+def _refuse_vectorized_map() -> None:
+    """ValueError where TensorFlow would leave out a gradient of one's own: it becomes 0."""
+    if tf.get_current_name_scope().split("/")[0] == "loop_body":
+        raise ValueError(
+            "Expected no tf.vectorized_map around an argmax, as it drops gradients of one's own; "
+            "received one. Please give all rows as one batch, or use tf.map_fn."
+        )
 
 
 def require_shapes(logits: tf.Tensor, **others) -> None:

@@ -34,7 +34,7 @@ class PerturbedArgmax(SolverLayer):
     * `loss_scale="relative"`: f~ is the gradient in units of the scores, one of each example, and
       `epsilon` is without unit. Whatever factor is on the loss - its reduction, weights,
       positions folded into the batch, mixed precision - passes through. Take it where the layer
-      stands in a model of one's own, with `epsilon` from 0.1 to 3.
+      stands in a model of one's own, with `epsilon` from 0.1 to 3 and more than two categories.
     * else `epsilon` is in 1/nats against the loss of one example, whose factor in the training
       loss has to be known. With `loss_scale=None` it is measured, for a loss that is a mean over
       the batch: the layer adds a loss of zero (`add_loss`) and looks at what comes back through

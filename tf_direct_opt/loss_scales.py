@@ -16,6 +16,9 @@ from tf_direct_opt.types import Solver
 
 RELATIVE = "relative"
 
+REACH = 30.0
+"""Nats below the best: a category there is drawn once in 10^13 times."""
+
 
 def check(loss_scale) -> None:
     """ValueError unless it is "relative", None, a positive number or a tensor."""
@@ -57,15 +60,36 @@ _NO_PROBE = (
 )
 
 
+def within_reach(
+    scores: tf.Tensor,  # [..., K]
+) -> tf.Tensor:
+    """The scores, those of excluded categories, far below the best, as of ones that just are.
+
+    A logit of -1e9 would be all of the length that a relative step is measured by.
+    """
+    return tf.maximum(scores, tf.reduce_max(scores, axis=-1, keepdims=True) - REACH)
+
+
 def relative(
     upstream: tf.Tensor,  # [B, *event]
     scores: tf.Tensor,  # [B, *event]
     solver: Solver,
 ) -> tf.Tensor:
-    """|upstream| / |scores|, one for each example, or variable of a categorical solver."""
+    """|upstream| / |scores|, one for each example, or variable of a categorical solver.
+
+    Raises:
+        ValueError: two categories, whose scores about their mean are as long as their gap: below
+            an epsilon of 1 none would ever be crossed.
+    """
     axes = list(range(1, scores.shape.rank))
     if isinstance(solver, Categorical):
-        axes = [-1]
+        if scores.shape[-1] == 2:
+            raise ValueError(
+                f"Expected at least 3 categories with loss_scale={RELATIVE!r}, as the length of "
+                "the scores of 2 is their gap; received 2. Please leave `loss_scale` out, or give "
+                "the factor on the loss."
+            )
+        axes, scores = [-1], within_reach(scores)
         upstream, scores = (x - tf.reduce_mean(x, -1, keepdims=True) for x in (upstream, scores))
 
     def length(values):  # Divided by the largest entry first: squares of 1e-30 underflow.

@@ -13,6 +13,14 @@ _NO_TARGETS = (
     "Expected y_true as `decisions.targets` makes it, costs and then 0/1 decisions; received "
     "other entries for decisions"
 )
+_NO_DECISION = (
+    "Expected decisions, from 0 to 1, where no `solver` makes them; received other entries. End "
+    "the model with a PerturbedArgmax, or give what takes predicted costs its `solver`"
+)
+_DECISION = (
+    "Expected predicted costs where a `solver` makes decisions of them; received decisions, all "
+    "0 or 1. Leave out the `solver`, or the layer that decides"
+)
 _BETTER_THAN_BEST = (
     "Expected no decision that is better than the best of y_true; received some. Give `targets` "
     "and what takes them the same `minimize`"
@@ -73,6 +81,21 @@ def split(y_true, y_pred, solver=None, minimize=True):
     if solver is None:
         return y_true, None
     return y_true, decide(solver, -y_true if minimize else y_true)
+
+
+def decisions(y_pred):
+    """float32 decisions, refused unless they lie in [0, 1]."""
+    y_pred = tf.cast(y_pred, tf.float32)
+    in_range = tf.reduce_all((y_pred >= -1e-3) & (y_pred <= 1.001))
+    return y_pred + zero_if(in_range, _NO_DECISION)
+
+
+def predictions(y_pred):
+    """float32 predicted costs, refused where they are decisions."""
+    y_pred = tf.cast(y_pred, tf.float32)
+    binary = tf.reduce_all((y_pred == 0.0) | (y_pred == 1.0))
+    # A network that has learnt nothing may predict 0 alone.
+    return y_pred + zero_if(~(binary & tf.reduce_any(y_pred == 1.0)), _DECISION)
 
 
 def zero_if_best(costs, best, decision, minimize):

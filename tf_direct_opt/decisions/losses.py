@@ -5,7 +5,14 @@ import tensorflow as tf
 
 from tf_direct_opt import schedules
 from tf_direct_opt.checks import check_bool, check_count
-from tf_direct_opt.decisions.base import inner, mask_of_examples, split, zero_if_best
+from tf_direct_opt.decisions.base import (
+    decisions,
+    inner,
+    mask_of_examples,
+    predictions,
+    split,
+    zero_if_best,
+)
 from tf_direct_opt.perturbation import noise_of, solve
 from tf_direct_opt.saving import get_solver, serialize_solver
 from tf_direct_opt.seeds import SeedStream
@@ -29,7 +36,8 @@ class DecisionLoss(_LossOfDecisions):
     Args:
         minimize: whether `y_true` holds costs, or values to be maximised.
 
-    Call: y_true [B, *event], the costs, or [B, 2, *event] from `targets`; y_pred [B, *event].
+    Call: y_true [B, *event], the costs, or [B, 2, *event] from `targets`; y_pred [B, *event],
+    decisions; other entries are refused, as their "cost" has no least value.
 
     Example:
         >>> float(DecisionLoss()(tf.constant([[3.0, 1.0]]), tf.constant([[1.0, 0.0]])))
@@ -42,7 +50,7 @@ class DecisionLoss(_LossOfDecisions):
 
     def call(self, y_true, y_pred):
         costs, _ = split(y_true, y_pred)
-        return inner(costs if self.minimize else -costs, y_pred)
+        return inner(costs if self.minimize else -costs, decisions(y_pred))
 
     def get_config(self):
         return {**super().get_config(), "minimize": self.minimize}
@@ -95,7 +103,7 @@ class PerturbedFenchelYoung(_LossOfDecisions):
 
     def call(self, y_true, y_pred):
         costs, best = split(y_true, y_pred, self.solver, self.minimize)
-        h = tf.cast(-y_pred if self.minimize else y_pred, tf.float32)
+        h = predictions(y_pred) * (-1.0 if self.minimize else 1.0)
         draws = self.num_samples
         rows = tf.tile(h, [draws] + [1] * (h.shape.rank - 1))
         scale = schedules.value(self.noise_scale, self.seeds.num_drawn, allow_zero=True)
@@ -140,7 +148,7 @@ class SPOPlus(_LossOfDecisions):
 
     def call(self, y_true, y_pred):
         costs, best = split(y_true, y_pred, self.solver, self.minimize)
-        predicted = tf.cast(y_pred, tf.float32)
+        predicted = predictions(y_pred)
         if not self.minimize:
             costs, predicted = -costs, -predicted
         scores = costs - 2.0 * predicted

@@ -6,14 +6,16 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.checks import check_bool
-from tf_direct_opt.decisions.base import decide, inner, mask_of_examples, split, zero_if_best
-from tf_direct_opt.perturbation import zero_if
-from tf_direct_opt.saving import get_solver, serialize_solver
-
-_NO_DECISION = (
-    "Expected decisions, from 0 to 1, from a model without a `solver` in its Regret; received "
-    "other entries. Give Regret the solver where predictions are costs"
+from tf_direct_opt.decisions.base import (
+    decide,
+    decisions,
+    inner,
+    mask_of_examples,
+    predictions,
+    split,
+    zero_if_best,
 )
+from tf_direct_opt.saving import get_solver, serialize_solver
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -58,10 +60,9 @@ class Regret(keras.metrics.Metric):
             costs *= tf.reshape(tf.cast(mask, tf.float32), [-1, *ones])
         sign = 1.0 if self.minimize else -1.0
         if self.solver is None:
-            in_range = tf.reduce_all((y_pred >= -1e-3) & (y_pred <= 1.001))
-            decision = y_pred + zero_if(in_range, _NO_DECISION)
+            decision = decisions(y_pred)
         else:
-            decision = decide(self.solver, -sign * y_pred)
+            decision = decide(self.solver, -sign * predictions(y_pred))
         optimum = inner(costs, best)
         weight = tf.ones_like(optimum)
         if sample_weight is not None:

@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tf_direct_opt import direct, schedules, tables
+from tf_direct_opt import direct, loss_scales, schedules, tables
 from tf_direct_opt.checks import check_count
 from tf_direct_opt.estimators.base import Estimator, batch_mean
 from tf_direct_opt.estimators.imle import repeated
@@ -91,8 +91,9 @@ class AdaptiveIMLE(Estimator):
         scores, code = perturbed_argmax(logits, noise, self.solver)
         losses, table = tables.linearised(repeated(loss_fn, count), code)
         slopes = tf.maximum(tf.norm(centred(table)), 1e-30)
+        length = tf.norm(centred(loss_scales.within_reach(scores)))
         # Positive where there is no example, either.
-        epsilon = tf.maximum(self.relative_step.value * tf.norm(centred(scores)) / slopes, 1e-30)
+        epsilon = tf.maximum(self.relative_step.value * length / slopes, 1e-30)
         losses, slope = direct.loss_with_difference(
             losses, logits, scores, code, table, epsilon, self.solver, self.difference
         )
