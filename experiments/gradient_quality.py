@@ -28,6 +28,7 @@ from tf_direct_opt.runs import command_line, training
 FLAGS = flags.FLAGS
 
 _ESTIMATORS = flags.DEFINE_list("estimators", None, "Estimators [all that the shape allows].")
+flags.adopt_module_key_flags(train_vae)
 _DRAWS = flags.DEFINE_integer("draws", 400, "Draws of every estimator.", lower_bound=2)
 
 MAX_CODES = 4096

@@ -263,9 +263,12 @@ def check(cells: Iterable[dict], program: ModuleType) -> None:
 def trained(cells: Iterable[dict], program: ModuleType) -> Iterable[pathlib.Path]:
     """The folders of the runs, as they finish: kept if one was there, gone on with if it was cut.
 
-    Says before each what is done and about how long the rest will take.
+    Says before each what is done and about how long the rest will take; one that diverges is
+    named, and the others go on.
     """
     import keras
+
+    from tf_direct_opt.callbacks import DivergedError
 
     cells = list(cells)
     seconds = []
@@ -278,7 +281,10 @@ def trained(cells: Iterable[dict], program: ModuleType) -> Iterable[pathlib.Path
                     line += f", about {datetime.timedelta(seconds=round(left))} left"
                 training.say(f"{line}.")
                 start = time.monotonic()
-                training.train(run, program.make_feed(), program.build_model)
+                try:
+                    training.train(run, program.make_feed(), program.build_model)
+                except DivergedError as error:
+                    print(f"note: {run.directory.name}: {error}", file=sys.stderr)
                 seconds.append(time.monotonic() - start)
                 keras.backend.clear_session()
         yield run.directory

@@ -253,6 +253,39 @@ DAMAGED = [
 ]
 
 
+def test_a_cell_that_diverges_does_not_end_the_grid(answer, tmp_path):
+    trained = answer(
+        """
+        import types
+        import grid
+        from absl import flags
+        from tf_direct_opt import runs
+        from tf_direct_opt.callbacks import DivergedError
+
+        folder = pathlib.Path(sys.argv[1])
+        flags.FLAGS(["a", f"--output_dir={folder}"])
+
+        def train(run, *_):
+            trained.append(run.directory.name)
+            if len(trained) == 1:
+                raise DivergedError("Expected finite losses; received others.")
+
+        trained, grid.training.train = [], train
+        program = types.SimpleNamespace(
+            prepare=lambda: runs.Run(flags.FLAGS.output_dir),
+            make_feed=lambda: None,
+            build_model=None,
+        )
+        changes = [{"output_dir": str(folder / name)} for name in "ab"]
+        for _ in grid.trained(changes, program):
+            pass
+        print(json.dumps(trained))
+    """,
+        tmp_path,
+    )
+    assert trained == ["a", "b"]
+
+
 def test_damaged_files_of_a_cell_are_named(answer, tmp_path):
     folder = tmp_path / "digits-k3-direct-s1"
     folder.mkdir()

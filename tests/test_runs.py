@@ -15,7 +15,7 @@ from run_folders import checkpoints_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_direct_opt import runs
-from tf_direct_opt.callbacks import Checkpoint, drop_events
+from tf_direct_opt.callbacks import Checkpoint, DivergedError, drop_events
 from tf_direct_opt.runs import batches
 from tf_direct_opt.runs.settings import Settings
 
@@ -130,11 +130,72 @@ def test_an_epoch_between_its_events_and_its_checkpoint_stands_once(whole, tmp_p
 def test_an_event_file_cut_in_its_last_event_is_read(whole, tmp_path):
     (path,) = (whole[0] / "tensorboard/train").glob("events*")
     content = path.read_bytes()
-    copy = tmp_path / path.name
+    copy = tmp_path / "train" / path.name
+    copy.parent.mkdir()
     copy.write_bytes(content[:-5])
     drop_events(tmp_path, 3, 12)
-    steps = [e.step for e in EventAccumulator(str(tmp_path)).Reload().Tensors("epoch_loss")]
+    steps = [e.step for e in EventAccumulator(str(copy.parent)).Reload().Tensors("epoch_loss")]
     assert steps == [0, 1, 2]
+
+
+def test_events_of_others_are_left_alone(tmp_path):
+    for part, name in (("train", "my_norm"), ("mine", "epoch_loss")):
+        with tf.summary.create_file_writer(str(tmp_path / part)).as_default():
+            for step in range(8):
+                tf.summary.scalar(name, 1.0, step)
+    drop_events(tmp_path, 2, 4)
+    for part, name in (("train", "my_norm"), ("mine", "epoch_loss")):
+        events = EventAccumulator(str(tmp_path / part)).Reload().Tensors(name)
+        assert [event.step for event in events] == list(range(8))
+
+
+def test_epochs_that_are_not_the_next_ones_are_refused(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with runs.Run(tmp_path, {"width": 4}, resume=True) as run:
+        model = model_of_ones_own()
+        run.restore(model)
+        with pytest.raises(ValueError, match="Expected `fit` to go on with epoch 4; received 0"):
+            model.fit(
+                examples(0, 1), steps_per_epoch=4, verbose=0, shuffle=False,
+                callbacks=run.callbacks(),
+            )  # fmt: skip
+    kept = {path: path.read_bytes() for path in before if "tensorboard" not in path.parts}
+    assert kept == {path: before[path] for path in kept}
+
+
+def test_the_state_of_another_optimizer_is_refused(whole):
+    model = model_of_ones_own()
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    with pytest.raises(ValueError, match=r"Expected a checkpoint of this model.*Skipping variable"):
+        Checkpoint(whole[0] / "checkpoints").restore(model)
+
+
+def test_a_run_that_is_not_entered_restores_nothing(whole):
+    with pytest.raises(ValueError, match="call `restore` within `with run:`"):
+        runs.Run(whole[0], {"width": 5}).restore(model_of_ones_own())
+
+
+def test_a_finished_run_that_goes_on_is_not_finished(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, epochs=EPOCHS + 2, resume=True, more=[Cut(EPOCHS + 1)])
+    assert not runs.Run(tmp_path).finished
+
+
+def test_a_run_that_diverges_in_its_first_epoch_leaves_no_results(tmp_path):
+    for _ in range(2):  # The same command may try again.
+        with runs.Run(tmp_path, {"width": 4}, resume=True) as run:
+            model = model_of_ones_own()
+            model.optimizer.learning_rate = 1e30
+            run.restore(model)
+            model.fit(
+                examples(0, 2), epochs=2, steps_per_epoch=4, verbose=0, shuffle=False,
+                callbacks=run.callbacks(),
+            )  # fmt: skip
+            with pytest.raises(DivergedError, match="training diverged"):
+                run.save(model, {"loss": 0.0})
+        assert {path.name for path in tmp_path.iterdir()} == {"tensorboard"}
 
 
 def test_settings_are_written_when_an_epoch_is_done(tmp_path):
@@ -204,15 +265,17 @@ def test_checkpoints_that_are_gone_are_missed(tmp_path):
     folder = begun(tmp_path).directory
     (folder / "flags.txt").write_text("")
     (folder / "history.csv").write_text("epoch,seconds,cpu_seconds\n0,1.0,1.0\n")
-    assert runs.Run(folder, resume=True).restore(Saved()) == 0
+    with runs.Run(folder, resume=True) as run:
+        assert run.restore(Saved()) == 0
     for name, content in (
         ("history.csv", "epoch,seconds,cpu_seconds\n0,1.0,1.0\n1,1.0,1.0\n"),
         ("metrics.json", "{}"),
     ):
         before = (folder / name).read_bytes() if (folder / name).exists() else b""
         (folder / name).write_text(content)
-        with pytest.raises(ValueError, match=r"Expected the checkpoints .* received none. Please"):
-            runs.Run(folder, resume=True).restore(Saved())
+        missed = r"Expected the checkpoints .* received none. Please"
+        with runs.Run(folder, resume=True) as run, pytest.raises(ValueError, match=missed):
+            run.restore(Saved())
         (folder / name).write_bytes(before)
 
 
@@ -229,13 +292,15 @@ class Saved:
 def begun(folder, settings=None, rows=1):
     """A run whose history has so many rows, without the training."""
     run = runs.Run(folder, settings)
-    run.restore(Saved())
+    with run:
+        run.restore(Saved())
     run._history.rows = [{"epoch": i, "seconds": 2.0 + i} for i in range(rows)]
     return run
 
 
 def test_figures_become_what_json_holds(tmp_path):
     run = begun(tmp_path, {"data": tmp_path, "k": np.int64(3)}, rows=2)
+    run._begin()
     run.save(
         Saved(), {"loss": np.float32(2), "elbo": np.array(np.nan)},
         counts=[np.int64(1), float("inf")], of={np.int64(3): -np.inf},

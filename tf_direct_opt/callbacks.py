@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import time
+import warnings
 
 import h5py
 import keras
@@ -66,13 +67,17 @@ class Checkpoint(keras.callbacks.Callback):
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         try:
-            model.load_weights(path)
+            with warnings.catch_warnings():
+                # Keras leaves out the state of an optimizer that has other variables.
+                warnings.filterwarnings("error", message="Skipping variable loading")
+                model.load_weights(path)
             with h5py.File(path) as file:
                 for name, state in _seed_states(model).items():
                     state.assign(file[name][()])
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, RuntimeError, UserWarning) as error:
+            said = " ".join(str(error).split())
             raise ValueError(
-                f"Expected a checkpoint of this model; received {path}: {error} Please give the "
+                f"Expected a checkpoint of this model; received {path}: {said} Please give the "
                 "arguments of the run that wrote it, or start over in another folder."
             ) from error
         return finished
@@ -127,7 +132,8 @@ class History(keras.callbacks.Callback):
         initial_epoch: number of finished epochs, whose rows are read from the file.
 
     Raises:
-        ValueError: the file does not have the rows of the finished epochs.
+        ValueError: the file does not have the rows of the finished epochs; (in `fit`) another
+            epoch than the next one.
     """
 
     def __init__(self, path, initial_epoch: int = 0):
@@ -137,6 +143,11 @@ class History(keras.callbacks.Callback):
         self.rows = read_history(self.path, initial_epoch) if initial_epoch else []
 
     def on_epoch_begin(self, epoch, logs=None):
+        if epoch != len(self.rows):
+            raise ValueError(
+                f"Expected `fit` to go on with epoch {len(self.rows)}; received {epoch}. Please "
+                f"give it initial_epoch={len(self.rows)}, the number of finished epochs."
+            )
         self._start = _clocks()
         self._stop = None
 
@@ -195,6 +206,10 @@ def _bad_history(path, epochs, what) -> str:
     )
 
 
+class DivergedError(ValueError):
+    """Training came to numbers that are not finite."""
+
+
 def diverged(logs: dict | None) -> bool:
     """Whether the loss of an epoch is no number."""
     return logs is not None and not math.isfinite(logs.get("loss", 0.0))
@@ -251,17 +266,22 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
 
 def drop_events(directory, finished_epochs: int, iterations: int) -> None:
-    """Removes from the event files what comes after the finished epochs of a run.
+    """Removes what a run left in its event files after its finished epochs, nothing of others.
 
     An epoch that was killed between its events and its checkpoint is trained again, and would
     stand there twice.
 
     Args:
-        directory: folder of the event files, searched with those below it.
+        directory: folder of the run's events.
         finished_epochs: epochs that stay.
         iterations: the optimizer's steps in them.
     """
-    for path in pathlib.Path(directory).rglob("events.out.tfevents.*"):
+    found = (
+        path
+        for part in ("train", "validation", "images")
+        for path in pathlib.Path(directory, part).glob("events.out.tfevents.*")
+    )
+    for path in found:
         remove_temporaries(path)
         records, cut = [], False
         try:
@@ -269,17 +289,20 @@ def drop_events(directory, finished_epochs: int, iterations: int) -> None:
                 records.append(record)
         except tf.errors.DataLossError:
             cut = True  # In the middle of its last event.
-        kept = [record for record in records if _is_before(record, finished_epochs, iterations)]
+        images = path.parent.name == "images"
+        kept = [r for r in records if _is_before(r, finished_epochs, iterations, images)]
         if cut or len(kept) < len(records):
             with replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
                 for record in kept:
                     writer.write(record)
 
 
-def _is_before(record: bytes, finished_epochs: int, iterations: int) -> bool:
+def _is_before(record: bytes, finished_epochs: int, iterations: int, images: bool) -> bool:
     event = tf.compat.v1.Event.FromString(record)
     for value in event.summary.value:
         # Keras counts iterations here, and those of a finished epoch to the last.
         if value.tag.endswith("_vs_iterations"):
             return event.step <= iterations
-    return not event.summary.value or event.step < finished_epochs
+        if images or value.tag.startswith("epoch_"):
+            return event.step < finished_epochs
+    return True  # What somebody else wrote counts steps of its own.

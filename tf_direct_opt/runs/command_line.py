@@ -228,14 +228,16 @@ def _explain_operation(message: str) -> str | None:
             f"Expected to write the output folder; received: No space left on device. {_FREE_SPACE}"
         )
     if "Expected finite" in message:
-        return (
-            "Expected finite logits and losses; received others: training diverged. The last "
-            "finite checkpoint is kept; please start again with a lower --learning_rate in "
-            "another --output_dir."
-        )
+        return DIVERGED
     found = re.search(r"Expected [^\]\n]*", message)
     return found and found[0].strip()
 
+
+DIVERGED = (
+    "Expected finite logits and losses; received others: training diverged. The last finite "
+    "checkpoint, where there is one, is kept; please start again with a lower --learning_rate in "
+    "another --output_dir."
+)
 
 # The extra of this package that brings another package.
 _EXTRAS = {

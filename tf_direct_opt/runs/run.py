@@ -83,6 +83,7 @@ class Run:
         self._settings = Settings(settings or {}, free)
         self.resume = resume
         self._lock = contextlib.ExitStack()
+        self._entered = False
         self._initial_epoch = 0
         self._history: History | None = None
 
@@ -117,9 +118,11 @@ class Run:
         except BaseException:
             self._lock.close()
             raise
+        self._entered = True
         return self
 
     def __exit__(self, *_) -> None:
+        self._entered = False
         self._lock.close()
 
     def restore(self, model) -> int:
@@ -129,8 +132,14 @@ class Run:
             The number of finished epochs, `initial_epoch` of `fit`; 0 for a new run.
 
         Raises:
-            ValueError: the checkpoints or the history are damaged, or of another model.
+            ValueError: the checkpoints or the history are damaged, or of another model; the run
+                is not entered.
         """
+        if not self._entered:
+            raise ValueError(
+                "Expected a run that holds its folder; received one that is not entered. Please "
+                "call `restore` within `with run:`."
+            )
         from tf_direct_opt import callbacks
 
         checkpoint = callbacks.Checkpoint(self.directory / "checkpoints")
@@ -160,6 +169,8 @@ class Run:
 
         def begin(epoch, logs):
             if not callbacks.diverged(logs):
+                # A finished run that goes on is not finished.
+                (self.directory / "metrics.json").unlink(missing_ok=True)
                 self._begin()
 
         # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
@@ -180,9 +191,11 @@ class Run:
             **more: further entries of metrics.json.
 
         Raises:
-            ValueError: no epoch is finished; an entry has the name of one of the run's own, or is
-                nothing that JSON can hold.
+            ValueError: no epoch is finished, for one because training diverged in the first; an
+                entry has the name of one of the run's own, or is nothing that JSON can hold.
         """
+        from tf_direct_opt import callbacks
+
         rows = self._restored("save").rows
         if not rows:
             raise ValueError(
@@ -200,10 +213,13 @@ class Run:
                 f"Expected further entries beside the run's own {', '.join(own)}; received "
                 f"{', '.join(taken)}. Please give other names."
             )
-        from tf_direct_opt import callbacks
-
         text = json.dumps(plain("the figures", {"test": dict(test), **more, **own}))
         figures = json.loads(text, parse_constant=lambda _: None)
+        if not self._begun:
+            raise callbacks.DivergedError(
+                "Expected a loss that is finite after the first epoch; received another: training "
+                "diverged. Please start again with a lower learning rate."
+            )
         files.require_space(self.directory, callbacks.bytes_of(model))
         with files.replacing(self.directory / "model.keras") as temporary:
             model.save(temporary)

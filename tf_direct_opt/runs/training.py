@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from tf_direct_opt.runs import Run, cluster
+from tf_direct_opt.runs import Run, cluster, command_line
 
 if TYPE_CHECKING:  # It imports TensorFlow.
     from tf_direct_opt.runs.batches import Feed
@@ -115,6 +115,10 @@ def _failures_explained():
                 f"Expected all workers to the end; lost one: {error.message.splitlines()[0]} "
                 "Please start all of them again with --resume."
             ) from error
+        from tf_direct_opt.callbacks import DivergedError
+
+        if "Expected finite" in error.message:
+            raise DivergedError(command_line.DIVERGED) from error
         raise
 
 
@@ -133,6 +137,7 @@ def train(run: Run, feed: "Feed", build_model: Callable, callbacks=()) -> dict:
 
     Raises:
         ValueError: flags that do not fit the data, or a checkpoint that cannot be read.
+        callbacks.DivergedError: numbers that are not finite.
     """
     model = compiled(feed, build_model)
     initial_epoch = run.restore(model)
