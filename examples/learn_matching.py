@@ -189,7 +189,7 @@ def main():
     command_line.refuse(("pixel_noise",) * (FLAGS.task == "numbers"), "with --task=numbers")
     seeds = command_line.integers("seeds")
     if FLAGS.output_dir is not None:
-        command_line.make_folder(FLAGS.output_dir)
+        command_line.make_folder(FLAGS.output_dir, ["result.json"])
     runs = []
     for seed in seeds:
         runs.append(run(seed))

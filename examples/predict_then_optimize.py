@@ -33,7 +33,7 @@ FLAGS = flags.FLAGS
 METHODS = ("direct", "relative", "fenchel_young", "spo_plus", "imle", "blackbox", "two_stage")
 flags.DEFINE_enum("problem", "path", ["path", "knapsack", "assignment"], "What is decided.")
 flags.DEFINE_enum("method", "direct", METHODS, "How the predictor is trained.")
-flags.DEFINE_integer("degree", 4, "Of the polynomial from features to costs.", lower_bound=1)
+flags.DEFINE_integer("degree", 4, "Of the polynomial from features to costs.", 1, 100)
 flags.DEFINE_float("noise", 0.5, "Half-width of the factor on the costs.", 0.0, 1.0)
 flags.DEFINE_integer("size", None, "Side of the grid (5), items (32), or rows to assign (6).", 2)
 flags.DEFINE_list("seeds", ["1"], "One training for each: initial weights, order, noise.")
@@ -175,7 +175,7 @@ def main():
     seeds = command_line.integers("seeds")
     if FLAGS.output_dir is not None:
         command_line.require_packages("matplotlib")
-        command_line.make_folder(FLAGS.output_dir)
+        command_line.make_folder(FLAGS.output_dir, ["result.json"])
     began, minimize = time.time(), FLAGS.problem != "knapsack"
     solver, features, costs, mean = make_data(
         FLAGS.problem, FLAGS.size or SIZES[FLAGS.problem], FLAGS.degree, FLAGS.noise,

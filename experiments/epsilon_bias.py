@@ -108,7 +108,7 @@ def main():
     command_line.require_packages("matplotlib")
     from tf_direct_opt import files
 
-    folder = command_line.make_folder(FLAGS.output_dir)
+    folder = command_line.make_folder(FLAGS.output_dir, ["epsilon_bias.csv", "epsilon_bias.png"])
     rows = measure()
     files.write_table(folder / "epsilon_bias.csv", SETTINGS + FIGURES, rows)
     with files.replacing(folder / "epsilon_bias.png") as temporary:

@@ -20,6 +20,7 @@ RUN = [
     ("--epochs=x", "epochs"),
     (f"--epochs={10**20}", "epochs"),
     ("--output_dir=~nobody-here/x", "whose home directory cannot be found"),
+    ("--output_dir=gs://bucket/run", "received the address gs://bucket/run. Please give a path"),
     ("--dataset=mnist --data_dir=~nobody-here", "whose home directory cannot be found"),
     ("--batch_size=0", "batch_size"),
     ("--batch_size=5000", "1437 training images; received 5000"),
@@ -437,6 +438,13 @@ def test_bad_command_lines(program, here):
     assert not faults, json.dumps(faults, indent=1)
 
 
+def test_the_folder_of_a_result_has_none_yet(tmp_path):
+    assert command_line.make_folder(str(tmp_path / "a"), ["result.json"]) == tmp_path / "a"
+    (tmp_path / "a/result.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"Expected a new --output_dir; .* holds result\.json"):
+        command_line.make_folder(str(tmp_path / "a"), ["result.json"])
+
+
 def test_another_backend_of_keras():
     code, _, err = programs.run(
         "examples/train_vae.py", prelude="import os; os.environ['KERAS_BACKEND'] = 'torch'"
@@ -450,7 +458,7 @@ def test_another_backend_of_keras():
     [
         (
             tf.errors.ResourceExhaustedError(None, None, "x.v2; No space left on device"),
-            "received: No space left on device. Please free some space; --resume goes on",
+            "received: No space left on device. Please free some space.",
         ),
         (
             tf.errors.ResourceExhaustedError(None, None, "OOM when"),
@@ -458,7 +466,7 @@ def test_another_backend_of_keras():
         ),
         (
             tf.errors.InvalidArgumentError(None, None, "failed: [Expected finite costs] [Cond"),
-            "training diverged. The last finite checkpoint is kept; please start again",
+            "training diverged. The last finite checkpoint, where there is one, is kept;",
         ),
         (
             tf.errors.InvalidArgumentError(None, None, "failed: [Expected images k / 255] [Cond"),

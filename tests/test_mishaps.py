@@ -32,7 +32,7 @@ keras.Model.fit = interrupt
 def test_ctrl_c_is_one_line(tmp_path):
     code, _, err = run(PROGRAM, f"--output_dir={tmp_path / 'run'}", prelude=INTERRUPTED)
     assert code == 130
-    assert_one_line(err, "interrupted; --resume goes on with a run")
+    assert_one_line(err, "interrupted; --resume goes on with the run")
     assert not (tmp_path / "run").exists()
 
 

@@ -82,8 +82,13 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
     """The path, with ~ and ~name as home directories.
 
     Raises:
-        ValueError: there is no such home directory.
+        ValueError: there is no such home directory, or it is no path but an address.
     """
+    if "://" in str(path):
+        raise ValueError(
+            f"Expected a folder or file of this machine; received the address {path}. Please give "
+            "a path, and copy what is there in the end."
+        )
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:

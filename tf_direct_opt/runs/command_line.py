@@ -49,7 +49,7 @@ def one_line_errors():
     try:
         yield
     except KeyboardInterrupt:
-        print("error: interrupted; --resume goes on with a run.", file=sys.stderr)
+        print(f"error: interrupted{_going_on()}.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         line = _explain(error)
@@ -71,11 +71,12 @@ def require_memory(floats: float, cure: str) -> None:
         )
 
 
-def make_folder(name: str) -> pathlib.Path:
-    """The folder of that name, made if it is not there.
+def make_folder(name: str, results: Collection[str] = ()) -> pathlib.Path:
+    """The folder of that name, made if it is not there, for files of these names.
 
     Raises:
-        ValueError: an empty name, or a folder that cannot be made.
+        ValueError: an empty name, a folder that cannot be made or written, or that has one of the
+            files.
     """
     path = files.expanded(name)
     try:
@@ -84,11 +85,18 @@ def make_folder(name: str) -> pathlib.Path:
                 "Expected a folder for --output_dir; received an empty name. Please name one."
             )
         path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(None, os.strerror(errno.EACCES))
     except OSError as error:
         raise ValueError(
             f"Expected --output_dir to be a folder that can be written; received {path}: "
             f"{error.strerror}. Please give another one."
         ) from error
+    if found := [name for name in results if os.path.lexists(path / name)]:
+        raise ValueError(
+            f"Expected a new --output_dir; received {path}, which holds {', '.join(found)}. Please "
+            "give another folder."
+        )
     return path
 
 
@@ -213,19 +221,22 @@ def _explain(error: Exception) -> str | None:
         what = error.filename or "the output folder"
         cure = "Please give another one."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            cure = _FREE_SPACE
+            cure = f"Please free some space{_going_on()}."
         return f"Expected to read or write {what}; received: {error.strerror}. {cure}"
     return None
 
 
-_FREE_SPACE = "Please free some space; --resume goes on with the run."
+def _going_on() -> str:
+    """What can be said where there are runs."""
+    return "; --resume goes on with the run" if "resume" in FLAGS else ""
 
 
 def _explain_operation(message: str) -> str | None:
     """The line for an error of TensorFlow's that quotes one of this package, or the disk's."""
     if "No space left on device" in message:
         return (
-            f"Expected to write the output folder; received: No space left on device. {_FREE_SPACE}"
+            "Expected to write the output folder; received: No space left on device. Please free "
+            f"some space{_going_on()}."
         )
     if "Expected finite" in message:
         return DIVERGED
