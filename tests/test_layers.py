@@ -302,6 +302,8 @@ def test_output_spec():
         ({"solver": "softmax"}, "Expected `solver` to be one of"),
         ({"difference": "both"}, "Expected `difference` in .* received 'both'"),
         ({"loss_scale": 0.0}, "Expected a positive `loss_scale`"),
+        ({"loss_scale": 1e-50}, "Expected a positive `loss_scale`"),
+        ({"epsilon": 1e-50}, "Expected `epsilon` to be greater than 0; received 1e-50"),
         ({"loss_scale": "mean"}, "Expected a positive `loss_scale`, 'relative' or None"),
         ({"seed": "x"}, "Expected `seed` to be an integer"),
         ({"seed": -1}, "Expected `seed` to be an integer from 0 to 2.63 - 1 or None; received -1"),

@@ -54,6 +54,53 @@ def test_a_posterior_has_one_kl_an_example(monkeypatch):
         trained_once(PosteriorVAE(family, hidden_units=4))
 
 
+@pytest.mark.parametrize("name", ["score", "log_partition"])
+def test_a_score_with_an_axis_of_1(monkeypatch, name):
+    right = getattr(posteriors.Chain, name)
+    monkeypatch.setattr(posteriors.Chain, name, lambda *a: right(*a)[..., tf.newaxis])
+    family = posteriors.get("chain", num_variables=2, num_categories=2)
+    with pytest.raises(ValueError, match=f"Expected `{name}` of Chain to be .*; received shape"):
+        trained_once(PosteriorVAE(family, hidden_units=4))
+
+
+def test_a_weight_that_is_set_when_its_step_is_traced():
+    model = DiscreteVAE(1, 3, hidden_units=4)
+    trained_once(model)
+    with pytest.raises(ValueError, match="Expected `kl_weight` before the training step is traced"):
+        model.kl_weight = 0.5
+    assert model.kl_weight == 1.0
+    model.compile("sgd")
+    model.kl_weight = 0.5
+    assert model.fit(IMAGES, verbose=0).history["kl_weight"] == [0.5]
+    with pytest.raises(ValueError, match="Expected `kl_weight` to be at least 0"):
+        DiscreteVAE(1, 3).kl_weight = -1.0
+
+
+def test_a_distribution_of_ones_own_without_checks():
+    class Plain(tfd.Distribution):
+        def __init__(self, logits):
+            super().__init__(
+                tf.float32, tfp.distributions.NOT_REPARAMETERIZED, False, False,
+                parameters={"logits": logits},
+            )  # fmt: skip
+            self.logits = logits
+
+        def _batch_shape_tensor(self):
+            return tf.shape(self.logits)
+
+        def _batch_shape(self):
+            return self.logits.shape
+
+        def _event_shape(self):
+            return tf.TensorShape([])
+
+        def _log_prob(self, value):
+            return tfd.Bernoulli(self.logits).log_prob(value)
+
+    model = DiscreteVAE(1, 3, hidden_units=4, likelihood=lambda o: Plain(o[..., 0]))
+    assert np.isfinite(trained_once(model)["loss"])
+
+
 def test_a_distribution_in_float64():
     def double(outputs):
         return tfd.Normal(tf.cast(outputs[..., 0], tf.float64), np.float64(1))

@@ -149,7 +149,26 @@ def test_where_a_decision_counts_an_approximate_solver_is_exact():
     assert np.any(some(-tf.constant(costs)).numpy() != expected)  # In training it is not.
 
 
+def test_a_solver_that_returns_nothing_is_named():
+    with pytest.raises(ValueError, match="Expected the solver 'forgets' to return a code"):
+        layers.PerturbedArgmax(1.0, solver=_forgets)(tf.zeros([2, 3]))
+
+
+def _forgets(scores):
+    tf.one_hot(tf.argmax(scores, axis=-1), 3)
+
+
+_forgets.__name__ = "forgets"
+
+
 # Decisions.
+
+
+def test_regret_of_one_weight_for_all():
+    targets, decided = [[[3.0, 2.0], [0.0, 1.0]]], [[1.0, 0.0]]
+    metric = decisions.Regret()
+    metric.update_state(targets, decided, sample_weight=2.0)
+    assert float(metric.result()) == 0.5
 
 
 @pytest.mark.parametrize(

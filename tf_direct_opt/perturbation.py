@@ -181,6 +181,10 @@ def solve(
     if type(solver).__module__.partition(".")[0] == __name__.partition(".")[0]:
         return code
     name = getattr(solver, "__name__", type(solver).__name__)
+    if code is None:
+        raise ValueError(
+            f"Expected the solver {name!r} to return a code; received None. Please return it."
+        )
     code = tf.convert_to_tensor(code)
     if not code.shape.is_compatible_with(scores.shape):
         raise ValueError(

@@ -92,9 +92,11 @@ def check_positive(number, name: str, allow_zero: bool = False) -> float:
 
 
 def _check_range(number, name, allow_zero, where):
-    if not (0 < number < math.inf or (allow_zero and number == 0)):
+    range32 = np.finfo(np.float32)  # What is beyond becomes 0 or infinite.
+    least = 0.0 if allow_zero else range32.tiny
+    if not least <= number <= range32.max:
         bound = "at least 0" if allow_zero else "greater than 0"
-        bound = "finite" if number == math.inf else bound
+        bound = "finite" if number > range32.max else bound
         cure = " Please let it end in range." if where not in ("", " at step 0") else ""
         raise ValueError(f"Expected `{name}` to be {bound}; received {number:g}{where}.{cure}")
 

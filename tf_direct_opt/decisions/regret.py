@@ -66,7 +66,8 @@ class Regret(keras.metrics.Metric):
         optimum = inner(costs, best)
         weight = tf.ones_like(optimum)
         if sample_weight is not None:
-            weight = tf.reshape(tf.cast(sample_weight, tf.float32), tf.shape(weight))
+            given = tf.cast(sample_weight, tf.float32)
+            weight *= given if given.shape.rank == 0 else tf.reshape(given, tf.shape(weight))
         excess = sign * (inner(costs, decision) - optimum)
         excess += zero_if_best(costs, best, decision, self.minimize)
         self.excess.assign_add(tf.reduce_sum(weight * excess))

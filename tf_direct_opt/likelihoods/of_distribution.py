@@ -73,4 +73,6 @@ def _validating(distribution):
         for name, part in distribution.parameters.items()
         if any(map(is_distribution, tf.nest.flatten(part)))
     }
+    if "validate_args" not in distribution.parameters:  # One's own may have no checks.
+        return distribution.copy(**parts)
     return distribution.copy(validate_args=True, **parts)

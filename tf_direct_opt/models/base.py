@@ -81,7 +81,7 @@ class Autoencoder(Stepping):
         self.num_variables = posterior.num_variables
         self.num_categories = posterior.num_categories
         self.decoder_size = decoder_size
-        self.kl_weight = schedules.get(kl_weight, "kl_weight", allow_zero=True)
+        self.kl_weight = kl_weight
         self.hidden_units = check_count(hidden_units, "hidden_units", 1)
         self.encoder = encoder
         self.decoder = decoder
@@ -240,6 +240,21 @@ class Autoencoder(Stepping):
         return history
 
     fit.__doc__ = keras.Model.fit.__doc__
+
+    @property
+    def kl_weight(self):
+        """Beta, number or schedule."""
+        return self._kl_weight
+
+    @kl_weight.setter
+    def kl_weight(self, kl_weight):
+        if getattr(self, "train_function", None) is not None:
+            raise ValueError(
+                "Expected `kl_weight` before the training step is traced, which would not see "
+                f"another one; received {kl_weight!r}. Please give a schedule of "
+                "keras.optimizers.schedules, or set it and call compile() again."
+            )
+        self._kl_weight = schedules.get(kl_weight, "kl_weight", allow_zero=True)
 
     def get_config(self):
         def network(given):

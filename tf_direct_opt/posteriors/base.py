@@ -101,8 +101,17 @@ class Posterior(abc.ABC):
         self,
         codes: tf.Tensor,  # [B or 1, S, N, K]
     ) -> tf.Tensor:
-        """log q(z), nats: [B, S]; differentiable."""
-        return self.score(codes) - self.log_partition()[:, tf.newaxis]
+        """log q(z), nats: [B, S]; differentiable.
+
+        Raises:
+            ValueError: a `score` or `log_partition` of one's own of another shape, which would be
+                broadcast.
+        """
+        score, log_partition = self.score(codes), self.log_partition()
+        name = type(self).__name__
+        _check_rank(score, 2, f"`score` of {name} to be [B, S], one number a code")
+        _check_rank(log_partition, 1, f"`log_partition` of {name} to be [B], one number an example")
+        return score - log_partition[:, tf.newaxis]
 
     def entropy(self) -> tf.Tensor:
         """-E_q log q(z), nats: [B]; differentiable."""
@@ -154,6 +163,11 @@ class Posterior(abc.ABC):
         return tf.nn.softmax(
             self.score(self.configurations(tf.range(self.num_configurations))[None])
         )
+
+
+def _check_rank(values, rank, what) -> None:
+    if values.shape.rank not in (rank, None):
+        raise ValueError(f"Expected {what}; received shape {values.shape}. Please squeeze it.")
 
 
 # The classes by the names under which they are saved; `posteriors.register` adds to them.
