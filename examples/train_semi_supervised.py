@@ -36,7 +36,8 @@ flags.DEFINE_float("max_shift", 0.0, "Pixels that labelled images are moved by, 
 flags.DEFINE_float("max_rotation", 0.0, "Degrees that they are turned by.", 0.0)
 flags.DEFINE_float("max_zoom", 0.0, "Share of their size that they grow or shrink by.", 0.0, 0.9)
 flags.DEFINE_float("max_shear", 0.0, "Horizontal pixels a vertical one that they lean by.", 0.0)
-for _name in ("label_epsilon", "label_cost"):
+LABEL_STEP = ("label_epsilon", "label_cost")
+for _name in LABEL_STEP:
     flags.register_validator(_name, lambda value: value is None or value > 0, "has to be positive")
 flags.adopt_module_key_flags(estimator_flags)  # --estimator, --temperature, ...
 flags.adopt_module_key_flags(vae_flags)  # --hidden_units, --epsilon, --kl_weight, ...
@@ -120,6 +121,11 @@ def prepare() -> runs.Run:
             "Expected --binarize=threshold or none with labels; received bernoulli. Please give "
             "one of them."
         )
+    if FLAGS.supervised:
+        unread = ("labelled_per_batch", "label_epochs", "estimator", "kl_weight")
+        vae_flags.say_unread(unread, "with --supervised")
+    if FLAGS.label_loss == "cross_entropy":
+        vae_flags.say_unread(LABEL_STEP, "with --label_loss=cross_entropy")
     command_line.require_packages("matplotlib")
     data.check_flags()
     method = "supervised" if FLAGS.supervised else FLAGS.estimator

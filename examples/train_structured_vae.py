@@ -97,6 +97,10 @@ def prepare() -> runs.Run:
     vae_flags.complete("averaged" if FLAGS.averaged else "structured", alone=FLAGS.n == 1)
     data.check_flags()
     coupled = FLAGS.structure == "pairwise"
+    if not coupled:
+        vae_flags.say_unread(["nonnegative"], "with --structure=none")
+    if not can_average:
+        vae_flags.say_unread(["num_candidates"], "without --perturbation=configurations")
     if coupled and FLAGS.solver == "enumerate" and FLAGS.n > _MAX_ENUMERATED:
         raise ValueError(
             f"Expected --n of at most {_MAX_ENUMERATED} with --solver=enumerate; received "

@@ -77,6 +77,10 @@ def prepare() -> runs.Run:
     """Completes the flags by the estimator's preset, and checks them and the output folder."""
     vae_flags.complete(FLAGS.estimator, alone=FLAGS.num_variables == 1)
     data.check_flags()
+    if FLAGS.num_variables == 1:
+        vae_flags.say_unread(["eval_samples", "num_flipped"], "with one variable")
+    if None not in (FLAGS.encoder_units, FLAGS.decoder_units):
+        vae_flags.say_unread(["hidden_units"], "where both networks have widths of their own")
     width = FLAGS.num_variables * FLAGS.k
     layers = [*hidden_layers("encoder_units"), width, *hidden_layers("decoder_units")]
     weights = sum(a * b for a, b in itertools.pairwise(layers))

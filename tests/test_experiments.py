@@ -198,6 +198,43 @@ def test_a_table_of_flips_is_that_of_direct_alone(answer):
     assert tables == ["single_flips", "linearised"]
 
 
+UNREAD = {
+    "train_vae": ("--eval_samples=3 --encoder_units=5 --decoder_units=5 --hidden_units=7", [
+        "--eval_samples changes nothing with one variable.",
+        "--hidden_units changes nothing where both networks have widths of their own.",
+    ]),
+    "train_structured_vae": (
+        "--structure=none --nonnegative --perturbation=unary --num_candidates=4", [
+            "--nonnegative changes nothing with --structure=none.",
+            "--num_candidates changes nothing without --perturbation=configurations.",
+    ]),
+    "train_semi_supervised": (
+        "--supervised --labelled_per_batch=7 --label_loss=cross_entropy --label_cost=2", [
+            "--labelled_per_batch changes nothing with --supervised.",
+            "--label_cost changes nothing with --label_loss=cross_entropy.",
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", UNREAD)
+def test_flags_that_are_not_read_are_noted(answer, program, tmp_path):
+    line, expected = UNREAD[program]
+    said = answer(f"""
+        import contextlib, io
+        import {program} as program
+        from absl import flags
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err):
+            flags.FLAGS(["a", "--output_dir={tmp_path}/new", "--likelihood=gaussian",
+                         *{line.split()!r}])
+            program.prepare()
+        print(json.dumps(err.getvalue().splitlines()))
+    """)
+    assert {f"note: {line}" for line in expected} <= set(said)
+    assert any(line.endswith("these are 0 or 1: please give --binarize=none.") for line in said)
+    assert len(said) == len(expected) + 1
+
+
 def test_the_flags_of_reinmax_are_read_back(answer, tmp_path):
     found = answer(f"""
         import reinmax_vae

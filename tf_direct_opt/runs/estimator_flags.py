@@ -53,7 +53,6 @@ def build(steps_an_epoch: int, **more):
         choices.pop("table", None)
     taken = estimators.arguments(FLAGS.estimator) & choices.keys()
     for argument, names in _READ.items():
-        for name in names if argument not in taken else ():
-            if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
-                vae_flags.say_once(f"--{name} changes nothing for --estimator={FLAGS.estimator}.")
+        if argument not in taken:
+            vae_flags.say_unread(names, f"for --estimator={FLAGS.estimator}")
     return estimators.get(FLAGS.estimator, **{name: choices[name] for name in taken})

@@ -3,6 +3,7 @@
 import functools
 import math
 import sys
+from collections.abc import Iterable
 
 from absl import flags
 
@@ -96,11 +97,21 @@ _NOT_READ = {
 
 
 def _say_what_is_not_read() -> None:
-    """A note on flags that were given and change nothing; a flagfile may have them for others."""
     for schedule, not_read in _NOT_READ.items():
-        for name in not_read[str(FLAGS[schedule].value)]:
-            if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
-                say_once(f"--{name} changes nothing under --{schedule}={FLAGS[schedule].value}.")
+        value = str(FLAGS[schedule].value)
+        say_unread(not_read[value], f"under --{schedule}={value}")
+    if FLAGS.likelihood != "bernoulli" and "binarize" in FLAGS and FLAGS.binarize != "none":
+        say_once(
+            f"--likelihood={FLAGS.likelihood} is for pixels of many values, and these are 0 or 1: "
+            "please give --binarize=none."
+        )
+
+
+def say_unread(names: Iterable[str], where: str) -> None:
+    """A note on flags that were given and change nothing; a flagfile may have them for others."""
+    for name in names:
+        if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
+            say_once(f"--{name} changes nothing {where}.")
 
 
 @functools.cache  # A grid completes the flags of every cell.
