@@ -51,7 +51,9 @@ def make_model(name: str, likelihood: str, seed: int):
     if name == "discrete":
         return tdo.models.DiscreteVAE(4, 8, num_eval_samples=20, **shared)
     if name == "structured":
-        return tdo.models.StructuredVAE(8, num_candidates=8, num_eval_samples=20, **shared)
+        return tdo.models.StructuredVAE(
+            8, num_candidates=8, averaged=False, num_eval_samples=20, **shared
+        )
     return tdo.models.MixtureVAE(10, 8, **shared)
 
 

@@ -54,9 +54,10 @@ class StructuredVAE(VAE):
             one's own; see `estimators.Flips`.
         perturbation: "configurations" (n <= 20), "unary" (the authors') or "all"; None: the first
             where `solver` is "pairwise_binary", by name, else the second.
-        num_candidates: configurations that compete for z*(eps), under "configurations".
+        num_candidates: configurations that compete for z*(eps), under "configurations"; None: 8, or
+            16 where the noise is not averaged out.
         averaged: whether the noise is averaged out given the candidates; see
-            `estimators.Candidates`.
+            `estimators.Candidates`. None: under "configurations".
         nonnegative: whether couplings pass through a softplus; None: where the solver asks for it.
         epsilon: number or schedule; None leaves the default of the estimator, averaged the limit.
         difference: "toward_better", "away_from_worse" or "central".
@@ -73,7 +74,8 @@ class StructuredVAE(VAE):
 
     Inputs: images [B, *image], values in [0, 1]; the Bernoulli likelihood expects them binary.
 
-    `fit` reports loss, reconstruction, kl, kl_weight, code_perplexity, epsilon and flip_rate.
+    `fit` reports loss, reconstruction, kl, kl_weight, code_perplexity, epsilon and, averaged,
+    first_probability, else flip_rate.
     `evaluate` reports, with beta = 1:
       * loss = reconstruction + kl, the -ELBO of q, its entropy, and bits_per_dimension;
       * importance_weighted_nll, a bound on -log p(x) from `num_eval_samples` draws of q;
@@ -108,7 +110,7 @@ class StructuredVAE(VAE):
         structure="pairwise",
         solver="pairwise_binary",
         perturbation=None,
-        num_candidates=16,
+        num_candidates=None,
         nonnegative=None,
         epsilon=None,
         difference="toward_better",
@@ -117,7 +119,7 @@ class StructuredVAE(VAE):
         encoder=None,
         decoder=None,
         num_eval_samples=100,
-        averaged=False,
+        averaged=None,
         likelihood="bernoulli",
         seed=None,
         **kwargs,
@@ -125,7 +127,8 @@ class StructuredVAE(VAE):
         if structure not in STRUCTURES:
             raise ValueError(f"Expected `structure` in {STRUCTURES}; received {structure!r}.")
         check_count(num_variables, "num_variables", 1)
-        averaged = check_bool(averaged, "averaged")
+        if averaged is not None:
+            averaged = check_bool(averaged, "averaged")
         if nonnegative is not None:
             nonnegative = check_bool(nonnegative, "nonnegative")
         if isinstance(solver, str):
@@ -150,6 +153,10 @@ class StructuredVAE(VAE):
             raise ValueError(
                 f"Expected `perturbation` in {PERTURBATIONS}; received {perturbation!r}."
             )
+        if averaged is None:
+            averaged = perturbation == "configurations"
+        if num_candidates is None:
+            num_candidates = 8 if averaged else 16
         estimator: estimators.Estimator
         if perturbation == "configurations":
             if not enumerates:
