@@ -93,7 +93,8 @@ def test_fit_and_evaluate_report_what_the_documentation_says(trained):
     # The entropy of the average image, 25 nats, is what a model without a code reaches.
     assert evaluate(model)["loss"] < 22
     assert set(history) == {
-        "loss", "reconstruction", "kl", "kl_weight", "code_perplexity", "epsilon", "first_probability",
+        "loss", "reconstruction", "kl", "kl_weight", "code_perplexity", "epsilon",
+        "first_probability",
     }  # fmt: skip
     assert set(evaluate(model)) == {
         "loss", "reconstruction", "kl", "entropy", "unary_kl", "perturbed_reconstruction",

@@ -24,7 +24,8 @@ def check(loss_scale) -> None:
     """ValueError unless it is "relative", None, a positive number or a tensor."""
     known = loss_scale is None or tf.is_tensor(loss_scale) or isinstance(loss_scale, np.ndarray)
     range32 = np.finfo(np.float32)
-    positive = isinstance(loss_scale, numbers.Real) and range32.tiny <= loss_scale <= range32.max
+    is_number = isinstance(loss_scale, numbers.Real)
+    positive = is_number and range32.tiny <= float(loss_scale) <= range32.max
     if not (known or positive or (isinstance(loss_scale, str) and loss_scale == RELATIVE)):
         raise ValueError(
             f"Expected a positive `loss_scale`, {RELATIVE!r} or None; received {loss_scale!r}."
