@@ -230,12 +230,11 @@ class PosteriorContract:
     @pytest.mark.parametrize("ask", ["mode", "sample", "gumbel_top_k"])
     def test_parameters_that_are_not_finite_give_no_code(self, ask):
         arguments = () if ask == "mode" else (1, [1, 2])
-        for config in self.sizes:
-            h = self.parameters(config)
-            h.reshape(self.batch, -1)[1, -1] = np.nan
-            posterior = posteriors.get(self.name, **config)(tf.constant(h))
-            with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite"):
-                getattr(posterior, ask)(*arguments)
+        h = self.parameters(self.sizes[0])
+        h.reshape(self.batch, -1)[1, -1] = np.nan
+        posterior = posteriors.get(self.name, **self.sizes[0])(tf.constant(h))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite"):
+            getattr(posterior, ask)(*arguments)
 
     def test_another_shape_is_refused(self):
         for config in self.sizes:

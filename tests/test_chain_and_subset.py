@@ -118,7 +118,8 @@ def test_candidates_of_many_variables_have_their_scores():
     assert np.all(scores < values[:, :1] + 8.0)
 
 
-@pytest.mark.parametrize("length", [3, 20])  # Unrolled, and a loop of the graph.
+# A loop of the graph, and unrolled.
+@pytest.mark.parametrize("length", [20, pytest.param(3, marks=pytest.mark.slow)])
 def test_slopes_are_the_same_in_nested_graphs(length):
     shape = posteriors.Chain.parameter_shape(length, 2)
     parameters = tf.random.stateless_normal([4, *shape], (1, 2))

@@ -48,13 +48,15 @@ WRONG_SHAPES = {
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_a_loss_of_another_shape_is_refused_by_every_estimator(name):
-    for change in WRONG_SHAPES.values():
+    # All of them for three, which decode one code, flips and candidates.
+    every = name in ("reinmax", "direct", "candidates")
+    for change in list(WRONG_SHAPES.values())[: None if every else 3]:
         with pytest.raises(ValueError, match=r"Expected `loss_fn` to return losses \[B, M\]"):
             run(name, change)
 
 
 @pytest.mark.parametrize("name", INDEPENDENT)
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_finite_is_refused_by_every_estimator(name, bad):
     with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite losses of `loss_fn`"):
         run(name, lambda losses: losses + bad)
@@ -70,13 +72,15 @@ def test_integers_and_numpy_count_where_values_do_and_are_refused_where_slopes_d
         lambda losses: whole(losses).numpy(),
         lambda losses: whole(losses).numpy().astype(np.int64),
     ]
+    through = name in THROUGH_THE_LOSS
+    expected = None if through else run(name, whole)
     for change in changes:
-        if name in THROUGH_THE_LOSS:
+        if through:
             with pytest.raises(ValueError, match="Expected `loss_fn` to be differentiable"):
                 run(name, change)
         else:
-            for got, expected in zip(run(name, change), run(name, whole), strict=True):
-                np.testing.assert_array_equal(got, expected)
+            for got, right in zip(run(name, change), expected, strict=True):
+                np.testing.assert_array_equal(got, right)
 
 
 def test_a_loss_in_double_precision_is_cast():
