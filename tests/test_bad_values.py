@@ -126,7 +126,7 @@ TABLE = [
         {
             **_MODEL,
             "num_variables": COUNT,
-            "num_candidates": LEAST_TWO,
+            "num_candidates": [value for value in LEAST_TWO if value is not None],
             "prior": ["learned", "uniform"],
             "structure": NAME,
             "perturbation": NAME,

@@ -75,8 +75,8 @@ def test_wrong_scores_of_configurations_are_refused():
 def test_the_difference_under_a_full_perturbation_tends_to_the_exact_gradient():
     # One independent Gumbel for each of the 16 configurations: z* is a draw from the Gibbs
     # distribution (Theorem 2), and the mean of the difference, pulled back to the 10 potentials,
-    # is known at every epsilon. 2^18 draws, fixed seed; 3 epsilons and 10 coordinates at 4
-    # standard errors, for both tests: one seed in 250 would fail.
+    # is known at every epsilon. 2^18 draws, fixed seed; 2 epsilons and 10 coordinates at 4
+    # standard errors, for both tests: one seed in 400 would fail.
     num_variables, draws = 4, 2**18
     _, statistics = enumerated(num_variables)
     potentials = random_scores(num_variables, batch=1)
@@ -84,7 +84,7 @@ def test_the_difference_under_a_full_perturbation_tends_to_the_exact_gradient():
     scores = (potentials.astype(np.float64) @ statistics.T)[0]
     p = softmax(scores)
     exact = statistics.T @ (p * (table - p @ table))
-    for seed, epsilon in enumerate((0.5, 0.1, 0.02)):
+    for seed, epsilon in enumerate((0.5, 0.02)):
         tiled = tf.tile(tf.constant(potentials), [draws, 1])
         with tf.GradientTape() as tape:
             tape.watch(tiled)

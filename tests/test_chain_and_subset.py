@@ -46,7 +46,7 @@ class TestKSubset(PosteriorContract):
 @pytest.mark.parametrize(
     ("name", "config"),
     [
-        ("chain", {"num_variables": 50, "num_categories": 3}),
+        ("chain", {"num_variables": 25, "num_categories": 3}),
         pytest.param("k_subset", {"num_variables": 50, "k": 10}, marks=pytest.mark.slow),
     ],
 )

@@ -293,7 +293,10 @@ def test_sample_weight_of_one_column_weighs_the_examples():
 # Images and labels.
 
 
-@pytest.mark.parametrize("make", [discrete, structured, mixture])
+@pytest.mark.parametrize(
+    "make",
+    [discrete, mixture, pytest.param(structured, marks=pytest.mark.slow)],
+)
 def test_images_out_of_range_are_refused(make):
     model = compiled(make())
     for images in (255.0 * stripes(4), 2.0 * stripes(4) - 1.0, (255 * stripes(4)).astype(np.uint8)):

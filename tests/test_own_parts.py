@@ -346,7 +346,9 @@ def test_a_decoder_whose_layer_measures_its_factor_is_refused(loss_scale):
         model.build((None, 6, 6))
 
 
-@pytest.mark.parametrize("model_class", [DiscreteVAE, MixtureVAE])
+@pytest.mark.parametrize(
+    "model_class", [DiscreteVAE, pytest.param(MixtureVAE, marks=pytest.mark.slow)]
+)
 def test_the_loss_of_images_alone_needs_an_optimizer_for_its_steps(model_class):
     model = model_class(num_categories=3, hidden_units=4, seed=0)
     model.build((None, 6, 6))

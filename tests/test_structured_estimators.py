@@ -187,12 +187,16 @@ def make(perturbation, **config):
 @pytest.mark.parametrize(
     ("perturbation", "jit_compile"),
     [
-        ("unary", True),
         ("all", False),
         ("configurations", True),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("unary", False), ("all", True), ("configurations", False))
+            for case in (
+                ("unary", False),
+                ("unary", True),
+                ("all", True),
+                ("configurations", False),
+            )
         ),
     ],
 )
