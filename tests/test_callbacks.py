@@ -186,6 +186,14 @@ def test_rows_are_numbers_and_the_same_after_a_resume(tmp_path):
     assert lines[-1].endswith(b",1.0,,,\r\n")
 
 
+def test_a_metric_named_as_a_column_is_refused(tmp_path):
+    history = History(tmp_path / "history.csv")
+    history.on_epoch_begin(0)
+    with pytest.raises(ValueError, match=r"Expected metrics beside the .* received \['epoch'\]"):
+        history.on_epoch_end(0, {"loss": 1.0, "epoch": 3.0})
+    assert not history.path.exists()
+
+
 @pytest.mark.parametrize("cell", ["", "a", "1.0"])
 def test_a_history_without_its_epochs_is_damaged(tmp_path, cell):
     (tmp_path / "a").write_text(f"epoch,seconds,cpu_seconds,loss\n{cell},1.0,1.0,2.0\n")

@@ -133,7 +133,7 @@ class History(keras.callbacks.Callback):
 
     Raises:
         ValueError: the file does not have the rows of the finished epochs; (in `fit`) another
-            epoch than the next one.
+            epoch than the next one, or a metric named as one of the columns.
     """
 
     def __init__(self, path, initial_epoch: int = 0):
@@ -157,6 +157,11 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         stop = _clocks() if self._stop is None else self._stop
         seconds, cpu_seconds = stop - self._start
+        if taken := {"epoch", "seconds", "cpu_seconds"} & (logs or {}).keys():
+            raise ValueError(
+                f"Expected metrics beside the history's own columns; received {sorted(taken)}. "
+                "Please give another name."
+            )
         row = {"seconds": seconds, "cpu_seconds": cpu_seconds, **(logs or {})}
         row = {"epoch": epoch, **{name: _number(value) for name, value in row.items()}}
         # Epochs without an evaluation leave its columns empty.

@@ -36,7 +36,9 @@ class Run:
     In the folder: flags.txt, the settings, from the end of the first epoch on; history.csv;
     checkpoints/; events for TensorBoard under tensorboard/; at the end model.keras and
     metrics.json. Each is whole or not there. Gone on with, a run ends where it would have ended:
-    bit for bit on CPU, if the batches of an epoch are a function of the epoch, not of those before.
+    bit for bit on a CPU with as many threads, if the batches of an epoch are a function of the
+    epoch, not of those before, and nothing counts outside of the model: no callback such as
+    EarlyStopping, no `keras.random` without a `SeedGenerator` of a layer.
 
     Args:
         directory: of the results; made if it is not there.
