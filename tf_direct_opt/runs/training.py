@@ -29,9 +29,7 @@ flags.DEFINE_float("learning_rate", 3e-3, "The optimizer's rate, at its highest.
 flags.DEFINE_enum(
     "learning_rate_schedule", "cosine", ["cosine", "constant"], "cosine: to 0 over --epochs."
 )
-flags.DEFINE_integer(
-    "seed", 0, "Same seed, same weights (on a CPU, with as many threads).", 0, 2**31 - 1
-)
+flags.DEFINE_integer("seed", 0, "Same seed, same weights (CPU, as many threads).", 0, 2**31 - 1)
 flags.DEFINE_bool("deterministic", False, "Deterministic kernels where they are not (GPU).")
 flags.DEFINE_string("output_dir", None, "Folder of the results [a new one under runs/].")
 flags.DEFINE_bool("resume", False, "Go on with the run in --output_dir, if there is one.")
