@@ -75,7 +75,10 @@ def test_flags_of_its_commands_are_there(text):
 
 
 # Those whose blocks take longest.
-SLOW = ("index.md", "candidates.md", "extending.md", "tutorials/discrete_vae.md")
+SLOW = (
+    "index.md", "candidates.md", "extending.md", "tutorials/discrete_vae.md",
+    "tutorials/your_solver.md",
+)  # fmt: skip
 
 # What the blocks of a page print, run from the first to the last.
 

@@ -216,7 +216,11 @@ UNREAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("program", UNREAD)
+@pytest.mark.parametrize(
+    "program",
+    ["train_semi_supervised"]
+    + [pytest.param(p, marks=pytest.mark.slow) for p in ("train_vae", "train_structured_vae")],
+)
 def test_flags_that_are_not_read_are_noted(answer, program, tmp_path):
     line, expected = UNREAD[program]
     said = answer(f"""

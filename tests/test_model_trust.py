@@ -340,6 +340,7 @@ def test_labels_of_every_integer_dtype_are_the_same():
         assert model.evaluate(stripes(4), given, verbose=0) == expected
 
 
+@pytest.mark.slow  # Images and schedules are there each by itself, and fast.
 def test_under_xla_bad_images_labels_and_schedules_make_the_loss_nan():
     schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.1)
     model = mixture(epsilon=schedule)
