@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from tf_direct_opt import solvers
-from tf_direct_opt.direct import DIFFERENCES, attach_slope, direct_argmax
+from tf_direct_opt.direct import DIFFERENCES, direct_argmax
 from tf_direct_opt.layers import PerturbedArgmax
 from tf_direct_opt.perturbation import sample_gumbel, sample_sum_of_gamma
+from tf_direct_opt.slopes import attach_slope
 
 H = np.array([0.5, 0.0, -0.5, 0.25], np.float32)
 TABLE = np.array([1.0, -2.0, 0.5, 0.0], np.float32)

@@ -31,6 +31,7 @@ from tf_direct_opt.perturbation import (
     perturbed_argmax,
     solve,
 )
+from tf_direct_opt.slopes import attach_slope, first_order_only, refuse_vectorized_map
 from tf_direct_opt.types import Solver
 
 DIFFERENCES = ("toward_better", "away_from_worse", "central")
@@ -159,33 +160,6 @@ def loss_with_difference(
     return attach_slope(nan_unless_finite(loss, loss_table), logits, slope), slope
 
 
-def attach_slope(
-    loss: tf.Tensor,  # [B]
-    logits: tf.Tensor,  # [B, *event]
-    slope: tf.Tensor | Callable[[], tf.Tensor],  # [B, *event]
-) -> tf.Tensor:
-    """`loss` as it is, with `slope` for its gradient towards `logits`.
-
-    A function is called when a gradient is asked for.
-
-    Raises:
-        ValueError: inside of tf.vectorized_map.
-    """
-    _refuse_vectorized_map()
-
-    @tf.custom_gradient
-    def attached(loss, logits):
-        def backward(upstream):
-            found = slope() if callable(slope) else slope
-            gradient = per_example(tf.cast(upstream, found.dtype), found) * found
-            gradient = first_order_only(gradient, upstream, logits)
-            return upstream, tf.cast(gradient, logits.dtype)
-
-        return tf.identity(loss), backward
-
-    return attached(loss, logits)
-
-
 def direct_argmax(
     logits: tf.Tensor,  # [B, *event]
     noise: tf.Tensor,  # [B, *event]
@@ -250,7 +224,7 @@ def direct_argmax_with_probe(
     """
     check_difference(difference)
     loss_scales.check(loss_scale)
-    _refuse_vectorized_map()
+    refuse_vectorized_map()
     logits, noise = tf.convert_to_tensor(logits), tf.convert_to_tensor(noise)
     require_shapes(logits, noise=noise)
     epsilon = checked_epsilon(epsilon)
@@ -280,31 +254,6 @@ def direct_argmax_with_probe(
         return (code, tf.constant(0.0)), backward
 
     return operator(logits, noise)
-
-
-@tf.custom_gradient
-def first_order_only(
-    gradient,
-    *sources,
-):
-    """`gradient` as it is, which refuses to be differentiated towards itself and its sources."""
-
-    def refuse(*_):
-        raise ValueError(
-            "Expected a first derivative of an argmax; received a second one, which is not "
-            "defined. Take tf.stop_gradient of the first, or differentiate a relaxation."
-        )
-
-    return tf.identity(gradient), refuse
-
-
-def _refuse_vectorized_map() -> None:
-    """ValueError where TensorFlow would leave out a gradient of one's own: it becomes 0."""
-    if tf.get_current_name_scope().split("/")[0] == "loop_body":
-        raise ValueError(
-            "Expected no tf.vectorized_map around an argmax, as it drops gradients of one's own; "
-            "received one. Please give all rows as one batch, or use tf.map_fn."
-        )
 
 
 def require_shapes(logits: tf.Tensor, **others) -> None:

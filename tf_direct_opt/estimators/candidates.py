@@ -9,6 +9,7 @@ from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.estimators.direct import DEFAULT_EPSILON
 from tf_direct_opt.metrics import Means
 from tf_direct_opt.perturbation import check_finite, nan_unless_finite
+from tf_direct_opt.slopes import attach_slope
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")
@@ -123,9 +124,7 @@ class Candidates(Estimator):
         )
         if self.decode_all:
             loss = tf.reduce_sum(first * losses, axis=-1)
-        loss = direct.attach_slope(
-            nan_unless_finite(loss, table + slope), posterior.score(codes), slope
-        )
+        loss = attach_slope(nan_unless_finite(loss, table + slope), posterior.score(codes), slope)
         return loss, {"first_probability": first[:, 0]}
 
     def _plain(self, posterior, loss_fn, epsilon, scores, codes):

@@ -6,10 +6,10 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import schedules
-from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator, batch_mean, check_binary
 from tf_direct_opt.loss_fn import differentiated
 from tf_direct_opt.perturbation import sample_uniform
+from tf_direct_opt.slopes import attach_slope
 
 
 @keras.saving.register_keras_serializable("tf_direct_opt")

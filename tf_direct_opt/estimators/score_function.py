@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt.checks import check_count
-from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.estimators.base import Estimator
 from tf_direct_opt.perturbation import perturbed_argmax, sample_gumbel
+from tf_direct_opt.slopes import attach_slope
 from tf_direct_opt.solvers import Categorical
 
 

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tf_direct_opt import binary, solvers
 from tf_direct_opt.checks import check_bool, check_count
-from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.perturbation import (
     check_finite,
     nan_unless_finite,
@@ -17,6 +16,7 @@ from tf_direct_opt.perturbation import (
 )
 from tf_direct_opt.posteriors import top_down
 from tf_direct_opt.posteriors.base import Posterior, check_shape
+from tf_direct_opt.slopes import attach_slope
 
 # Configurations of all examples of a chunk: 2 MB a tensor. At n = 15 chunks that stay in the cache
 # take 12 ms, one chunk of a whole batch of 100 takes 17 (one core).

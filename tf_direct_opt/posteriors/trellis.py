@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_direct_opt.direct import attach_slope
 from tf_direct_opt.perturbation import check_finite, nan_unless_finite, sample_gumbel
 from tf_direct_opt.posteriors import loops, top_down
 from tf_direct_opt.posteriors.base import Posterior
+from tf_direct_opt.slopes import attach_slope
 
 # The log-probability of a choice that a state does not have: exp gives 0, and 0 times it is 0. It
 # is below any sum of potentials, which are taken as `_LARGEST` at most.
