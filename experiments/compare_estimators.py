@@ -212,15 +212,6 @@ def write_table(every: list[dict]) -> list[dict]:
     return rows
 
 
-def without_diverged(rows: list[dict]) -> list[dict]:
-    """The rows of cells that came to a loss in the end; which did not is said."""
-    cells = dict.fromkeys(map(name_of, rows))
-    diverged = [cell for cell in cells if grid.results_of(cell)[0]["test"]["negative_elbo"] is None]
-    if diverged:
-        training.say(f"Diverged, and not in the last line: {', '.join(diverged)}.")
-    return [row for row in rows if name_of(row) not in diverged]
-
-
 def summary(rows: list[dict]) -> list[dict]:
     """The last figures of each data set, K and estimator: mean and range over the seeds.
 
@@ -288,7 +279,7 @@ def main():
             if budgets() and FLAGS[name].present:  # A flagfile may have them for no budget.
                 training.say(f"--{name} changes nothing here: it follows from the budget.")
         say_beyond(rows)
-    print(json.dumps(summary(without_diverged(rows))))
+    print(json.dumps(summary(rows)))
 
 
 if __name__ == "__main__":

@@ -138,8 +138,7 @@ def results_of(name: str) -> tuple[dict, list[dict]]:
     path = folder / "metrics.json"
     with reading(path, "remove it: the same command makes it again"):
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        # The epoch in which a run diverged counts, and has no row.
-        epochs = int(metrics["epochs"]) - (metrics["test"]["negative_elbo"] is None)
+        epochs = int(metrics["epochs"])
     return metrics, read_history(folder / "history.csv", epochs)
 
 

@@ -290,7 +290,7 @@ DAMAGED = [
     ("history.csv", HISTORY.replace("val_loss", "vol"), NOT_AS_WRITTEN),
     ("metrics.json", "", NOT_AS_WRITTEN),
     ("metrics.json", "[]", NOT_AS_WRITTEN),
-    ("metrics.json", '{"epochs": 2}', "Please remove it: the same command makes it again."),
+    ("metrics.json", '{"test": {}}', "Please remove it: the same command makes it again."),
 ]
 
 
@@ -362,20 +362,6 @@ def test_damaged_metrics_of_the_table_are_named(answer, tmp_path):
     """)
     assert f"Expected {folder}/metrics.json as it was written" in said[0]
     assert said[1] is False
-
-
-def test_a_run_that_diverged_keeps_the_rows_before(answer, tmp_path):
-    folder = tmp_path / "digits-k3-direct-s1"
-    folder.mkdir()
-    (folder / "metrics.json").write_text('{"epochs": 3, "test": {"negative_elbo": null}}')
-    (folder / "history.csv").write_text(HISTORY)
-    script = """
-rows = program.rows_of(cell)
-print(json.dumps([rows, program.without_diverged(rows)]))
-"""
-    (row,), summarised = answer(CELL + script, tmp_path)
-    assert row["epoch"] == 2
-    assert summarised == []
 
 
 SECONDS = """

@@ -198,6 +198,31 @@ def test_a_run_that_diverges_in_its_first_epoch_leaves_no_results(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {"tensorboard"}
 
 
+class Poison(keras.callbacks.Callback):
+    """Makes one weight NaN in an epoch, whatever the loss is then."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            weight = self.model.trainable_weights[0]
+            weight.assign(np.full(weight.shape, np.nan))
+
+
+def test_a_run_whose_weights_diverge_ends_there_and_is_not_finished(tmp_path):
+    with runs.Run(tmp_path, {"width": 4}) as run:
+        model = model_of_ones_own()
+        run.restore(model)
+        history = model.fit(
+            examples(0, 4), epochs=4, steps_per_epoch=4, verbose=0, shuffle=False,
+            callbacks=[Poison(), *run.callbacks()],
+        )  # fmt: skip
+        with pytest.raises(DivergedError, match="finite weights after every epoch"):
+            run.save(model, {"loss": 0.0})
+    assert history.epoch == [0, 1, 2]
+    assert [path.name[:11] for path in checkpoints_of(tmp_path)] == ["epoch-00001", "epoch-00002"]
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
+    assert not {"metrics.json", "model.keras"} & {path.name for path in tmp_path.iterdir()}
+
+
 def test_settings_are_written_when_an_epoch_is_done(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "a", more=[Cut(0)])
@@ -282,7 +307,7 @@ def test_checkpoints_that_are_gone_are_missed(tmp_path):
 class Saved:
     """A model that is only saved."""
 
-    variables = ()
+    variables = trainable_variables = ()
     optimizer = keras.optimizers.SGD()
 
     def save(self, path):

@@ -83,7 +83,7 @@ class Checkpoint(keras.callbacks.Callback):
         return finished
 
     def on_epoch_end(self, epoch, logs=None):
-        if diverged(logs):
+        if diverged(self.model, logs):
             return  # Nobody wants to go on from a model that diverged.
         self.directory.mkdir(parents=True, exist_ok=True)
         require_space(self.directory, bytes_of(self.model))
@@ -167,7 +167,7 @@ class History(keras.callbacks.Callback):
         # Epochs without an evaluation leave its columns empty.
         columns = dict.fromkeys(name for row in [*self.rows, row] for name in row)
         self.rows[:] = [{**columns, **row} for row in [*self.rows, row]]
-        if diverged(logs):
+        if diverged(self.model, logs):
             return
         write_table(self.path, columns, self.rows)
 
@@ -215,9 +215,22 @@ class DivergedError(ValueError):
     """Training came to numbers that are not finite."""
 
 
-def diverged(logs: dict | None) -> bool:
-    """Whether the loss of an epoch is no number."""
-    return logs is not None and not math.isfinite(logs.get("loss", 0.0))
+def diverged(model: keras.Model, logs: dict | None = None) -> bool:
+    """Whether the loss of an epoch, or a weight after it, is not finite.
+
+    The loss alone does not show it: on many CPUs the ReLU of a dense layer makes 0 of NaN, and a
+    layer whose weights are NaN is then merely dead.
+    """
+    if logs is not None and not math.isfinite(logs.get("loss", 0.0)):
+        return True
+    return not all(np.isfinite(weight.numpy()).all() for weight in model.trainable_variables)
+
+
+class TerminateOnNaN(keras.callbacks.TerminateOnNaN):
+    """Keras' own, which looks at the loss of a batch, and at the weights after an epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training |= diverged(self.model, logs)
 
 
 def _clocks() -> np.ndarray:

@@ -134,6 +134,12 @@ class Autoencoder(Stepping):
     ) -> tf.Tensor:
         """The parameters of the posterior, images checked at inference: [B, *parameter_shape]."""
         images = self._of_one_size(images)
+        if tf.as_dtype(images.dtype).is_floating:
+            # The encoder need not show it: on many CPUs the ReLU of a dense layer makes 0 of NaN.
+            images = tf.debugging.check_numerics(
+                images,
+                "Expected finite images; received infinite or NaN pixels. Please leave these out",
+            )
         outputs = self.encoder(images, training=training)
         if not training:  # The losses of training look at the images themselves.
             outputs += tf.cast(self.likelihood.zero_if_images(images), outputs.dtype)

@@ -170,17 +170,18 @@ class Run:
         history = self._restored("callbacks()")
 
         def begin(epoch, logs):
-            if not callbacks.diverged(logs):
+            if not callbacks.diverged(check.model, logs):
                 # A finished run that goes on is not finished.
                 (self.directory / "metrics.json").unlink(missing_ok=True)
                 self._begin()
 
+        check = callbacks.TerminateOnNaN()
         # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
         return [
             keras.callbacks.LambdaCallback(on_epoch_end=begin),
             callbacks.TensorBoard(self.directory / "tensorboard", images, write_graph=False),
             history,
-            keras.callbacks.TerminateOnNaN(),
+            check,
             callbacks.Checkpoint(self.directory / "checkpoints"),
         ]
 
@@ -193,8 +194,9 @@ class Run:
             **more: further entries of metrics.json.
 
         Raises:
-            ValueError: no epoch is finished, for one because training diverged in the first; an
-                entry has the name of one of the run's own, or is nothing that JSON can hold.
+            callbacks.DivergedError: a weight, or the loss of the first epoch, is not finite.
+            ValueError: no epoch is finished; an entry has the name of one of the run's own, or is
+                nothing that JSON can hold.
         """
         from tf_direct_opt import callbacks
 
@@ -217,10 +219,11 @@ class Run:
             )
         text = json.dumps(plain("the figures", {"test": dict(test), **more, **own}))
         figures = json.loads(text, parse_constant=lambda _: None)
-        if not self._begun:
+        if not self._begun or callbacks.diverged(model):
             raise callbacks.DivergedError(
-                "Expected a loss that is finite after the first epoch; received another: training "
-                "diverged. Please start again with a lower learning rate."
+                "Expected a finite loss and finite weights after every epoch; received others: "
+                "training diverged. The last finite checkpoint, where there is one, is kept; "
+                "please start again with a lower learning rate."
             )
         files.require_space(self.directory, callbacks.bytes_of(model))
         with files.replacing(self.directory / "model.keras") as temporary:

@@ -139,6 +139,8 @@ def train(run: Run, feed: "Feed", build_model: Callable, callbacks=()) -> dict:
         ValueError: flags that do not fit the data, or a checkpoint that cannot be read.
         callbacks.DivergedError: numbers that are not finite.
     """
+    from tf_direct_opt.callbacks import DivergedError, diverged
+
     model = compiled(feed, build_model)
     initial_epoch = run.restore(model)
     say(f"Results go to {run.directory}.")
@@ -168,6 +170,8 @@ def train(run: Run, feed: "Feed", build_model: Callable, callbacks=()) -> dict:
         verbose=FLAGS.verbose,
         callbacks=[*callbacks, *run.callbacks(feed.images.valid[:25])],
     )
+    if diverged(model):
+        raise DivergedError(command_line.DIVERGED)
     say(f"Evaluating the {len(feed.images.test)} test images.")
     verbose = int(FLAGS.verbose == 1)
     test = model.evaluate(feed.evaluation("test"), return_dict=True, verbose=verbose)
