@@ -37,6 +37,11 @@ flags.DEFINE_float("max_rotation", 0.0, "Degrees that they are turned by.", 0.0)
 flags.DEFINE_float("max_zoom", 0.0, "Share of their size that they grow or shrink by.", 0.0, 0.9)
 flags.DEFINE_float("max_shear", 0.0, "Horizontal pixels a vertical one that they lean by.", 0.0)
 LABEL_STEP = ("label_epsilon", "label_cost")
+OF_THE_BOUND = (  # Of which --supervised has none.
+    "labelled_per_batch", "label_epochs", "estimator", "num_flipped", "difference", "epsilon",
+    "epsilon_final", "epsilon_rate", "epsilon_schedule", "temperature", "temperature_final",
+    "temperature_rate", "kl_schedule", "kl_weight", "kl_weight_first", "warmup_epochs",
+)  # fmt: skip
 for _name in LABEL_STEP:
     flags.register_validator(_name, lambda value: value is None or value > 0, "has to be positive")
 flags.adopt_module_key_flags(estimator_flags)  # --estimator, --temperature, ...
@@ -122,8 +127,7 @@ def prepare() -> runs.Run:
             "one of them."
         )
     if FLAGS.supervised:
-        unread = ("labelled_per_batch", "label_epochs", "estimator", "kl_weight")
-        vae_flags.say_unread(unread, "with --supervised")
+        vae_flags.say_unread(OF_THE_BOUND, "with --supervised")
     if FLAGS.label_loss == "cross_entropy":
         vae_flags.say_unread(LABEL_STEP, "with --label_loss=cross_entropy")
     command_line.require_packages("matplotlib")

@@ -11,6 +11,7 @@ from solver_contract import SolverContract
 
 from tf_direct_opt import binary, solvers
 from tf_direct_opt.solvers import base
+from tf_direct_opt.solvers.in_python import InPython
 
 
 class TestCategorical(SolverContract):
@@ -579,7 +580,7 @@ def test_a_function_in_numpy_is_a_solver_by_its_name(batched):
     ],
 )
 def test_a_function_that_raises_or_returns_rubbish_is_named(result, message):
-    solver = solvers.register("test_solvers/rubbish")(result)
+    solver = InPython(result, "test_solvers/rubbish", batched=False, threads=False)
     scores = tf.constant([[0.5, 2.0, 3.0]])
     with pytest.raises((ValueError, KeyError), match=message):
         solver(scores)

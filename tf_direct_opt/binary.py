@@ -147,8 +147,8 @@ def expand(rows, second, n):
     return table + second[:, tf.newaxis]
 
 
-def check_num_variables(num_variables: int):
-    """ValueError for an n whose 2^n configurations cannot be enumerated."""
+def check_num_variables(num_variables: int) -> int:
+    """The n itself; ValueError for one whose 2^n configurations cannot be enumerated."""
     whole = isinstance(num_variables, int | np.integer) and not isinstance(num_variables, bool)
     if not (whole and 1 <= num_variables <= MAX_VARIABLES):
         raise ValueError(
@@ -156,6 +156,7 @@ def check_num_variables(num_variables: int):
             f"configurations are enumerated; received {num_variables!r}. For more, use "
             "PairwiseBinaryMaxFlow (couplings >= 0) or PairwiseBinaryMILP (any sign)."
         )
+    return int(num_variables)
 
 
 def all_bits(num_variables: int) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+LAYER_ARGUMENTS = frozenset(["name", "dtype", "trainable", "activity_regularizer", "autocast"])
+"""What every layer of Keras takes."""
+
 
 def check_bool(value, name: str) -> bool:
     """The value itself if it is True or False; ValueError for what merely counts as one."""

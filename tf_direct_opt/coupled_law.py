@@ -11,6 +11,7 @@ what the direct estimator does at every eps without a draw: how often it flips, 
 variance, and what is left of that once z* is given.
 """
 
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -43,7 +44,10 @@ def coupled_law(
     probs = tf.nn.softmax(tf.cast(tf.gather(logits, order, batch_dims=1), tf.float64))
     losses = tf.cast(tf.gather(losses, order, batch_dims=1), tf.float64)
     epsilon = tf.reshape(tf.cast(epsilon, tf.float64), [-1, 1])
-    tilt = tf.exp(-epsilon * (losses - losses[:, :1]))  # 1 / u at the breaks, from 1 downwards
+    # 1 / u at the breaks, from 1 downwards; those before the first that can be drawn are as good.
+    lowest = tf.where(probs > 0.0, losses, tf.constant(math.inf, tf.float64))
+    lowest = tf.reduce_min(lowest, axis=-1, keepdims=True)
+    tilt = tf.exp(-epsilon * tf.nn.relu(losses - lowest))
     tilted = probs * tilt
     # Between break m and m + 1: S without, T with the m lowest losses.
     above = tf.cumsum(probs, axis=-1, exclusive=True, reverse=True)[:, :-1]

@@ -32,6 +32,7 @@ from tf_direct_opt.perturbation import (
     solve,
 )
 from tf_direct_opt.slopes import attach_slope, first_order_only, refuse_vectorized_map
+from tf_direct_opt.solvers.categorical import Categorical
 from tf_direct_opt.types import Solver
 
 DIFFERENCES = ("toward_better", "away_from_worse", "central")
@@ -76,7 +77,10 @@ def epsilon_difference(
     check_difference(difference)
     scores, code = tf.cast(scores, tf.float32), tf.cast(code, tf.float32)
     epsilon = per_example(checked_epsilon(epsilon), scores)
-    step = epsilon * tf.cast(loss_table, tf.float32)
+    gaps = tf.cast(loss_table, tf.float32)
+    if isinstance(solver, Categorical):
+        gaps = from_code(gaps, code)
+    step = epsilon * gaps
     if difference == "toward_better":
         return (code - solve(solver, scores - step)) / epsilon
     if difference == "away_from_worse":
@@ -84,6 +88,17 @@ def epsilon_difference(
     both = solve(solver, tf.concat([scores + step, scores - step], axis=0))  # One call is faster.
     worse, better = tf.split(both, 2)
     return tf.ensure_shape((worse - better) / (2.0 * epsilon), scores.shape)
+
+
+def from_code(
+    loss_table: tf.Tensor,  # [B, N, K]
+    code: tf.Tensor,  # [B, N, K]
+) -> tf.Tensor:
+    """The table less its entry at the code, one for each variable, which only shifts it.
+
+    Losses of 10^4 nats, as large images have them, would round the differences that count.
+    """
+    return loss_table - tf.reduce_sum(code * loss_table, axis=-1, keepdims=True)
 
 
 def direct_loss(
@@ -128,8 +143,11 @@ def direct_loss(
         array([[ 2., -2.]], dtype=float32)
     """
     require_shapes(logits, noise=noise, loss_table=loss_table)
-    if len(loss.shape) != 1:
-        raise ValueError(f"Expected `loss` [B], one an example; received shape {loss.shape}.")
+    if not loss.shape.is_compatible_with(logits.shape[:1]):
+        raise ValueError(
+            f"Expected `loss` of shape {tuple(logits.shape[:1])}, one an example; received shape "
+            f"{loss.shape}."
+        )
     scores, code = perturbed_argmax(logits, noise, solver)
     loss, _ = loss_with_difference(
         loss, logits, scores, code, loss_table, epsilon, solver, difference
@@ -229,12 +247,14 @@ def direct_argmax_with_probe(
     require_shapes(logits, noise=noise)
     epsilon = checked_epsilon(epsilon)
 
+    # Outside of the operator, which must not meet variables of a solver's.
+    scores, code = map(tf.stop_gradient, perturbed_argmax(logits, noise, solver))
+
     @tf.custom_gradient
     def operator(logits, noise):
-        scores, code = perturbed_argmax(logits, noise, solver)
-
         def backward(code_upstream, probe_upstream):
-            upstream = tf.cast(code_upstream, tf.float32)
+            # That of a gather is sparse.
+            upstream = tf.cast(tf.convert_to_tensor(code_upstream), tf.float32)
             if loss_scale is None:
                 scale = loss_scales.measured(probe_upstream) / tf.cast(
                     tf.shape(scores)[0], tf.float32
@@ -251,7 +271,7 @@ def direct_argmax_with_probe(
             slope = first_order_only(nan_unless_finite(slope * scale, table), upstream, logits)
             return tf.cast(slope, logits.dtype), tf.cast(slope, noise.dtype)
 
-        return (code, tf.constant(0.0)), backward
+        return (tf.identity(code), tf.constant(0.0)), backward
 
     return operator(logits, noise)
 

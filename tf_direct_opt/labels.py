@@ -67,6 +67,11 @@ def direct_label_loss(
         raise ValueError(
             f"Expected logits [B, K] beside labels [B]; received shape {tuple(logits.shape)}."
         )
+    if not labels.shape.is_compatible_with(logits.shape[:1]):
+        raise ValueError(
+            f"Expected labels of the {logits.shape[0]} logits, one each; received shape "
+            f"{labels.shape}."
+        )
     require_shapes(logits, noise=noise)
     solver = Categorical()
     # -1 has a row of zeros here: nothing to gain anywhere, and z*(eps) stays where z* is.

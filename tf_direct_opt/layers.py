@@ -148,6 +148,8 @@ class PerturbedArgmax(SolverLayer):
         if loss_scale is None:
             _refuse_what_is_not_measured(self._get_call_context().entry_layer)
         elif loss_scale != loss_scales.RELATIVE:
+            entry = self._get_call_context().entry_layer
+            refuse_number_under_loss_scaling([self], getattr(entry, "optimizer", None))
             loss_scale = loss_scale / draws
         # All draws of all examples are one batch, of whose rows the loss is a mean.
         rows = tf.tile(scores, [draws, *[1] * (scores.shape.rank - 1)]) if draws > 1 else scores
@@ -189,6 +191,9 @@ class PerturbedArgmax(SolverLayer):
         return schedules.value(self.noise_scale, step, allow_zero=True)
 
 
+_MEANS = ("sum_over_batch_size", "mean")  # Over all examples, whatever their weights.
+
+
 def _check_shape(shape):
     """ValueError unless it is [B, ..., K] with K >= 2 known."""
     if len(shape) < 2 or shape[-1] is None or shape[-1] < 2:
@@ -198,20 +203,39 @@ def _check_shape(shape):
         )
 
 
+def refuse_number_under_loss_scaling(layers, optimizer) -> None:
+    """ValueError where the factor on the loss changes, and one of the layers has a number for it.
+
+    Raises:
+        ValueError: such a layer under a `keras.optimizers.LossScaleOptimizer`, which `compile`
+            puts around every optimizer under mixed_float16.
+    """
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return
+    for layer in layers:
+        if isinstance(layer, PerturbedArgmax) and isinstance(layer.loss_scale, numbers.Real):
+            raise ValueError(
+                "Expected no number for the `loss_scale` of PerturbedArgmax under a "
+                f"LossScaleOptimizer, whose scale is a factor on the loss and changes; received "
+                f'{layer.loss_scale}. Please give "relative", or None where it can be measured.'
+            )
+
+
 def _refuse_what_is_not_measured(model):
     """ValueError where the compiled loss is no mean over the batch of one example's loss."""
     advice = 'Give `loss_scale`: "relative", which needs no factor, or the factor itself.'
-    if "/while/" in tf.get_current_name_scope():
+    if any(f"/{part}/" in f"/{tf.get_current_name_scope()}/" for part in ("while", "cond")):
         raise ValueError(
-            "Expected PerturbedArgmax outside of a layer's own loop, whose losses Keras does not "
-            f"collect; received a loop, such as that of an RNN around its cell. {advice}"
+            "Expected PerturbedArgmax outside of a layer's own loop or condition, whose losses "
+            "Keras does not collect; received a tf.cond, or a loop such as that of an RNN around "
+            f"its cell. {advice}"
         )
     compiled = getattr(model, "_compile_loss", None)
     weights = getattr(compiled, "_user_loss_weights", None)
     sums = [
         loss
         for loss in tree.flatten(getattr(model, "loss", None))
-        if isinstance(loss, keras.losses.Loss) and loss.reduction in ("sum", "none", None)
+        if isinstance(loss, keras.losses.Loss) and loss.reduction not in _MEANS
     ]
     if sums or weights is not None:
         received = (

@@ -29,11 +29,17 @@ def bernoulli_nll(
         float32 [B, M].
 
     Raises:
+        ValueError: logits of another rank.
         tf.errors.InvalidArgumentError: images out of range, in eager and graph mode. XLA drops
             assertions, so there the result is NaN.
     """
     images = tf.cast(images, tf.float32)
     pixel_logits = tf.cast(pixel_logits, tf.float32)
+    if pixel_logits.shape.rank != 3:
+        raise ValueError(
+            "Expected pixel logits [S, M, P] of M codes; received shape "
+            f"{pixel_logits.shape}. For one an image, [B, P], please give logits[:, tf.newaxis]."
+        )
     log_partition = tf.reduce_sum(tf.nn.softplus(pixel_logits), axis=-1)  # [S, M]
     log_partition += zero_if_means(images)
     if pixel_logits.shape[0] == 1:
@@ -45,6 +51,7 @@ def zero_if_means(
     images: tf.Tensor,  # [B, P]
 ) -> tf.Tensor:
     """0 for values in [0, 1], as `perturbation.zero_if` of that: []."""
+    images = tf.cast(images, tf.float32)  # Of truth values there is no least one.
     in_range = (tf.reduce_min(images) >= 0) & (tf.reduce_max(images) <= 1)
     return zero_if(in_range, _OUT_OF_RANGE)
 

@@ -68,10 +68,12 @@ class CodePerplexity(keras.metrics.Metric):
     def update_state(
         self,
         probabilities: tf.Tensor,  # [B, N, K]
-        sample_weight=None,
+        sample_weight=None,  # [B]
     ):
-        del sample_weight
-        self.usage.assign_add(tf.reduce_sum(tf.cast(probabilities, tf.float32), axis=0))
+        probabilities = tf.cast(probabilities, tf.float32)
+        if sample_weight is not None:
+            probabilities *= tf.reshape(tf.cast(sample_weight, tf.float32), [-1, 1, 1])
+        self.usage.assign_add(tf.reduce_sum(probabilities, axis=0))
 
     def result(self):
         usage = tf.convert_to_tensor(self.usage)
@@ -105,12 +107,13 @@ class ConfusionMatrix(keras.metrics.Metric):
         self,
         labels: tf.Tensor,  # [B] int
         logits: tf.Tensor,  # [B, K]
-        sample_weight=None,
+        sample_weight=None,  # [B]
     ):
-        del sample_weight
         # Rows of zeros for -1. (`tf.math.confusion_matrix` refuses them.)
         labels, _ = checked_labels(labels, self.num_classes)
         of_class = tf.one_hot(labels, self.num_classes)
+        if sample_weight is not None:
+            of_class *= tf.reshape(tf.cast(sample_weight, tf.float32), [-1, 1])
         taken_for = tf.one_hot(tf.argmax(logits, axis=-1), self.num_classes)
         self.counts.assign_add(tf.matmul(of_class, taken_for, transpose_a=True))
 

@@ -32,6 +32,11 @@ def _key_and_counter(seed):
     On a CPU XLA would compute both again for every number that is drawn, many times as slowly: it
     does not look through a scatter.
     """
+    if tf.TensorShape(tf.convert_to_tensor(seed).shape) != [2]:
+        raise ValueError(
+            f"Expected `seed` to be two integers, as for tf.random.stateless_uniform; received "
+            f"{seed!r}. Please give (0, 42), say."
+        )
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     words = tf.bitcast(counter, tf.int64)  # GPUs scatter no unsigned ones.
     words = tf.tensor_scatter_nd_update(words, [[1]], words[1:])

@@ -38,7 +38,7 @@ class SeedStream(keras.layers.Layer):
         self.seed = seed
         start = keras.random.SeedGenerator(seed).get_config()["seed"]
         if start is None:
-            start = int(keras.random.randint([], 0, 2**31 - 1))
+            start = _drawn()
         self.state = self.add_weight(
             shape=[2],
             dtype="int64",
@@ -64,9 +64,15 @@ class SeedStream(keras.layers.Layer):
         return self.state.value[1]
 
 
+def _drawn() -> int:
+    """A seed that `keras.utils.set_random_seed` decides."""
+    with tf.init_scope():  # A number also where a step is traced.
+        return int(keras.random.randint([], 0, 2**31 - 1).numpy())
+
+
 def two_seeds(seed: int | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Two seeds [2] made of a number, drawn where it is None; ValueError for what is no seed."""
     if seed is None:
-        seed = int(keras.random.randint([], 0, 2**31 - 1))
+        seed = _drawn()
     check_count(seed, "seed", 0, 2**63 - 1)
     return tf.constant([seed, 0], tf.int64), tf.constant([seed, 1], tf.int64)

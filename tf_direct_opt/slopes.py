@@ -24,6 +24,7 @@ def attach_slope(
     @tf.custom_gradient
     def attached(loss, logits):
         def backward(upstream):
+            upstream = tf.convert_to_tensor(upstream)  # That of a gather is sparse.
             found = slope() if callable(slope) else slope
             gradient = per_example(tf.cast(upstream, found.dtype), found) * found
             gradient = first_order_only(gradient, upstream, logits)
@@ -52,8 +53,11 @@ def first_order_only(
 
 def refuse_vectorized_map() -> None:
     """ValueError where TensorFlow would leave out a gradient of one's own: it becomes 0."""
-    if tf.get_current_name_scope().split("/")[0] == "loop_body":
-        raise ValueError(
-            "Expected no tf.vectorized_map around an argmax, as it drops gradients of one's own; "
-            "received one. Please give all rows as one batch, or use tf.map_fn."
-        )
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:  # Those around a tf.function that is traced within.
+        if graph.get_name_scope().split("/")[0] == "loop_body":
+            raise ValueError(
+                "Expected no tf.vectorized_map around an argmax, as it drops gradients of one's "
+                "own; received one. Please give all rows as one batch, or use tf.map_fn."
+            )
+        graph = getattr(graph, "outer_graph", None)

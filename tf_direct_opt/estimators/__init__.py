@@ -4,6 +4,7 @@ import inspect
 
 import keras
 
+from tf_direct_opt.checks import LAYER_ARGUMENTS
 from tf_direct_opt.estimators.adaptive_imle import AdaptiveIMLE
 from tf_direct_opt.estimators.arms import ARMS
 from tf_direct_opt.estimators.base import Estimator
@@ -78,7 +79,9 @@ def names() -> list[str]:
 
 def arguments(name: str) -> set[str]:
     """What the registered estimator of that name can be given; nothing for an unknown name."""
-    return set(inspect.signature(_REGISTRY[name]).parameters) if name in _REGISTRY else set()
+    if name not in _REGISTRY:
+        return set()
+    return set(inspect.signature(_REGISTRY[name]).parameters) - {"kwargs"}
 
 
 def get(identifier: str | dict | Estimator, **config) -> Estimator:
@@ -92,6 +95,11 @@ def get(identifier: str | dict | Estimator, **config) -> Estimator:
         ValueError: unknown name, or `config` where the estimator is built already.
     """
     if isinstance(identifier, str) and identifier in _REGISTRY:
+        if unknown := sorted(config.keys() - arguments(identifier) - LAYER_ARGUMENTS):
+            raise ValueError(
+                f"Expected the arguments of the estimator {identifier!r}, "
+                f"{sorted(arguments(identifier))}; received also {unknown}. Please leave them out."
+            )
         try:
             inspect.signature(_REGISTRY[identifier]).bind(**config)
         except TypeError as error:

@@ -30,8 +30,14 @@ class Exact(Estimator):
         probabilities = tf.nn.softmax(tf.cast(logits[:, 0], tf.float32))
         losses = tables.all_codes_loss(loss_fn, logits.shape[-1])
         if loss_fn.inference is loss_fn:
-            return tf.reduce_sum(probabilities * losses, axis=-1)
+            return _expectation(probabilities, losses)
         compared = loss_fn.compared(tables.every_code(logits.shape[-1]), losses)
-        expected = tf.reduce_sum(tf.stop_gradient(probabilities) * losses, axis=-1)
-        slope = tf.reduce_sum(probabilities * compared, axis=-1)
+        slope = _expectation(probabilities, compared)
+        expected = _expectation(tf.stop_gradient(probabilities), losses)
         return expected + (slope - tf.stop_gradient(slope))
+
+
+def _expectation(probabilities, losses):
+    """E f [B], of differences of f: what all losses share would cancel in the gradient, rounded."""
+    shared = tf.stop_gradient(losses[:, :1])
+    return shared[:, 0] + tf.reduce_sum(probabilities * (losses - shared), axis=-1)

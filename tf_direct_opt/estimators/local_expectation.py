@@ -50,11 +50,9 @@ class LocalExpectation(Estimator):
             make_table = tables.all_codes if logits.shape[1] == 1 else tables.single_flips
             loss, table = make_table(loss_fn, code)
         probabilities = tf.nn.softmax(tf.cast(tf.stop_gradient(logits), tf.float32))
-        mean = tf.reduce_sum(probabilities * table, axis=-1, keepdims=True)
-        return attach_slope(loss, logits, weight * probabilities * (table - mean))
-
-    def draws_a_call(self, posterior):
-        return 2 if self._draws_flips(posterior.logits.shape[1]) else 1
+        gaps = table - table[..., :1]  # Of large losses the mean would be rounded.
+        mean = tf.reduce_sum(probabilities * gaps, axis=-1, keepdims=True)
+        return attach_slope(loss, logits, weight * probabilities * (gaps - mean))
 
     def _draws_flips(self, num_variables):
         return self.num_flipped is not None and self.num_flipped < num_variables

@@ -41,7 +41,8 @@ class ScoreFunction(Estimator):
         # grad log q(z) = z - softmax(h); with the mean of all S in place of the mean of the
         # others the factor S / (S - 1) comes out, and softmax(h) cancels.
         compared = loss_fn.compared(codes, losses)
-        advantage = compared - tf.reduce_mean(compared, axis=1, keepdims=True)
+        gaps = compared - compared[:, :1]  # The mean of large losses would be rounded.
+        advantage = gaps - tf.reduce_mean(gaps, axis=1, keepdims=True)
         slope = tf.einsum("bs,bsnk->bnk", advantage, codes) / (self.num_samples - 1)
         return attach_slope(tf.reduce_mean(losses, axis=1), logits, slope)
 

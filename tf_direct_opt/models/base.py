@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_direct_opt import likelihoods, schedules
-from tf_direct_opt.checks import check_count
+from tf_direct_opt.checks import LAYER_ARGUMENTS, check_count
 from tf_direct_opt.estimators import Estimator
 from tf_direct_opt.loss_fn import WithInference, batch_size
 from tf_direct_opt.metrics import CodePerplexity
@@ -17,8 +17,6 @@ from tf_direct_opt.models import networks
 from tf_direct_opt.models.steps import Stepping
 from tf_direct_opt.posteriors import Family
 from tf_direct_opt.types import LossFn
-
-_LAYER_ARGUMENTS = {"name", "dtype", "trainable", "activity_regularizer", "autocast"}
 
 
 class Autoencoder(Stepping):
@@ -62,7 +60,7 @@ class Autoencoder(Stepping):
                 f"Expected no `prior`, which is uniform in a {type(self).__name__}; received "
                 f"{kwargs['prior']!r}. DiscreteVAE, of independent variables, can learn one."
             )
-        unknown = sorted(set(kwargs) - _LAYER_ARGUMENTS)
+        unknown = sorted(set(kwargs) - LAYER_ARGUMENTS)
         if unknown:
             raise ValueError(
                 f"Expected the arguments of {type(self).__name__}; received also {unknown}. What "
@@ -132,7 +130,12 @@ class Autoencoder(Stepping):
         images: tf.Tensor,  # [B, *image]
         training: bool = False,
     ) -> tf.Tensor:
-        """The parameters of the posterior, images checked at inference: [B, *parameter_shape]."""
+        """The parameters of the posterior: [B, *parameter_shape].
+
+        Raises:
+            tf.errors.InvalidArgumentError: images that are not finite or, at inference, none of the
+                likelihood's, in eager and graph mode. XLA drops assertions.
+        """
         images = self._of_one_size(images)
         if tf.as_dtype(images.dtype).is_floating:
             # The encoder need not show it: on many CPUs the ReLU of a dense layer makes 0 of NaN.
@@ -147,6 +150,8 @@ class Autoencoder(Stepping):
 
     def _of_one_size(self, images):
         """The images; ValueError for another size or layout, whose pixels would be others."""
+        if isinstance(images, dict | list | tuple):
+            networks.image_shape(images)  # Says what they have to be.
         if not self.built:
             return images
         images = networks.with_known_shape(images, self.image_shape)

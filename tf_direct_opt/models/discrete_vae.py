@@ -80,8 +80,8 @@ class DiscreteVAE(VAE):
         seed=None,
         **kwargs,
     ):
-        check_count(num_variables, "num_variables", 1)
-        check_count(num_categories, "num_categories", 2)
+        num_variables = check_count(num_variables, "num_variables", 1)
+        num_categories = check_count(num_categories, "num_categories", 2)
         if prior not in PRIORS:
             raise ValueError(f"Expected `prior` in {PRIORS}; received {prior!r}.")
         settings = {"epsilon": epsilon, "seed": seed}

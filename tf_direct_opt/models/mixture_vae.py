@@ -120,8 +120,8 @@ class MixtureVAE(Autoencoder):
         seed=None,
         **kwargs,
     ):
-        check_count(num_categories, "num_categories", 2)
-        check_count(gaussian_dim, "gaussian_dim", 1)
+        num_categories = check_count(num_categories, "num_categories", 2)
+        gaussian_dim = check_count(gaussian_dim, "gaussian_dim", 1)
         if label_loss not in LABEL_LOSSES:
             raise ValueError(f"Expected `label_loss` in {LABEL_LOSSES}; received {label_loss!r}.")
         label_epsilon = schedules.check_positive(label_epsilon, "label_epsilon")

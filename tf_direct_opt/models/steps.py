@@ -7,7 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_direct_opt.labels import flat_if_unknown
+from tf_direct_opt.layers import refuse_number_under_loss_scaling
 from tf_direct_opt.metrics import Means
+from tf_direct_opt.models.networks import image_shape
 from tf_direct_opt.models.replicas import Replicated, agreed, share_of_mean
 
 # Every evaluation draws the same noise, so that two epochs, or two models, are compared under
@@ -107,10 +109,11 @@ class Stepping(Replicated):
         if self.built:
             return
         if isinstance(data, tf.data.Dataset):
-            first, *_ = tf.nest.flatten(data.element_spec)
-            shape = getattr(first, "shape", None)
-        else:
-            shape = data.shape if isinstance(data, np.ndarray | tf.Tensor) else None
+            data, *_ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
+        if isinstance(data, dict | tuple):
+            image_shape(data)  # Says what they have to be.
+        known = isinstance(data, np.ndarray | tf.Tensor | tf.TypeSpec)
+        shape = getattr(data, "shape", None) if known else None
         if shape is not None and tf.TensorShape(shape).rank is None:
             raise ValueError(
                 "Expected images [B, *image] of a known size; received a data set that does not "
@@ -121,6 +124,8 @@ class Stepping(Replicated):
                 self.build((None, *tf.TensorShape(shape)[1:]))
 
     def make_train_function(self, force=False):
+        refuse_number_under_loss_scaling(self._flatten_layers(), self.optimizer)
+        _refuse_what_is_not_built(self)
         # Without variables of its optimizer Keras traces the first step twice.
         if self.built and not self.optimizer.built:
             with self.distribute_strategy.scope():
@@ -156,7 +161,10 @@ class Stepping(Replicated):
 
     @property
     def metrics_names(self) -> list[str]:
-        """The names of what `evaluate` returns as a list."""
+        """The names of what `evaluate` returns as a list.
+
+        Training reports others: `train_on_batch(..., return_dict=True)` says which.
+        """
         names: list[str] = []
         for metric in self.evaluation_metrics:
             names += metric.quantities if isinstance(metric, Means) else [metric.name]
@@ -205,6 +213,17 @@ class Stepping(Replicated):
         report.update_state({"loss": loss + penalty, **values}, tf.shape(loss)[0])
         # Gradients are summed over replicas.
         return share_of_mean(loss) + penalty / self.distribute_strategy.num_replicas_in_sync
+
+
+def _refuse_what_is_not_built(model):
+    """ValueError for a part of one's own whose layers come when the optimizer has its variables."""
+    for part in (getattr(model, "estimator", None), getattr(model, "likelihood", None)):
+        for layer in [] if part is None else part._flatten_layers():
+            if model.built and not layer.built:
+                raise ValueError(
+                    f"Expected {type(part).__name__} to build its layers in `build`; received "
+                    f"{layer.name!r}, which is not built. Please call its `build` there."
+                )
 
 
 def _refuse_weights_that_are_lost(y, sample_weight):

@@ -126,7 +126,7 @@ class StructuredVAE(VAE):
     ):
         if structure not in STRUCTURES:
             raise ValueError(f"Expected `structure` in {STRUCTURES}; received {structure!r}.")
-        check_count(num_variables, "num_variables", 1)
+        num_variables = check_count(num_variables, "num_variables", 1)
         if averaged is not None:
             averaged = check_bool(averaged, "averaged")
         if nonnegative is not None:

@@ -104,9 +104,10 @@ class Posterior(abc.ABC):
         """log q(z), nats: [B, S]; differentiable.
 
         Raises:
-            ValueError: a `score` or `log_partition` of one's own of another shape, which would be
-                broadcast.
+            ValueError: codes of another rank, such as [B, N, K] of `mode`; a `score` or
+                `log_partition` of one's own of another shape, which would be broadcast.
         """
+        check_codes(codes)
         score, log_partition = self.score(codes), self.log_partition()
         name = type(self).__name__
         _check_rank(score, 2, f"`score` of {name} to be [B, S], one number a code")
@@ -162,6 +163,15 @@ class Posterior(abc.ABC):
         """q of every configuration, in the order of their numbers: [B, num_configurations]."""
         return tf.nn.softmax(
             self.score(self.configurations(tf.range(self.num_configurations))[None])
+        )
+
+
+def check_codes(codes) -> None:
+    """ValueError for codes that are not S an example."""
+    if tf.TensorShape(codes.shape).rank not in (4, None):
+        raise ValueError(
+            f"Expected codes [B, S, N, K], S an example; received shape {tuple(codes.shape)}. For "
+            "one an example please give codes[:, tf.newaxis]."
         )
 
 

@@ -11,7 +11,7 @@ from tf_direct_opt.perturbation import (
     sample_gumbel,
 )
 from tf_direct_opt.posteriors import top_down
-from tf_direct_opt.posteriors.base import Posterior
+from tf_direct_opt.posteriors.base import Posterior, check_codes
 from tf_direct_opt.solvers.categorical import Categorical as CategoricalSolver
 
 
@@ -88,9 +88,11 @@ class Categorical(Posterior):
         return values, codes
 
     def score(self, codes):
+        check_codes(codes)
         return _inner(codes, self._wide)
 
     def log_prob(self, codes):
+        check_codes(codes)
         return _inner(codes, tf.nn.log_softmax(self._wide))
 
     def log_partition(self):

@@ -8,7 +8,7 @@ from tf_direct_opt import solvers
 from tf_direct_opt.checks import check_count
 from tf_direct_opt.perturbation import perturbed_argmax
 from tf_direct_opt.posteriors import loops, top_down
-from tf_direct_opt.posteriors.base import check_shape
+from tf_direct_opt.posteriors.base import check_codes, check_shape
 from tf_direct_opt.posteriors.trellis import Trellis
 
 
@@ -67,6 +67,7 @@ class Chain(Trellis):
         return self._split(statistics)[0]
 
     def score(self, codes):
+        check_codes(codes)
         codes = tf.cast(codes, self._wide.dtype)
         pairs = codes[:, :, :-1, :, tf.newaxis] * codes[:, :, 1:, tf.newaxis]
         # The number of codes stays known where it is.
@@ -88,7 +89,9 @@ class Chain(Trellis):
 
     def _messages(self, parameters):
         unaries, transitions = self._split(parameters)
-        unaries = tf.transpose(unaries, [1, 0, 2])
+        # A constant would be in every mass that follows, and round it.
+        shared = tf.stop_gradient(tf.reduce_max(unaries, axis=-1, keepdims=True))
+        unaries = tf.transpose(unaries - shared, [1, 0, 2])
         transitions = tf.transpose(transitions, [1, 0, 2, 3])
         # to_go[t]: log-mass of what follows from label z_t on, [T, B, K].
         to_go = unaries[-1:]
@@ -105,7 +108,8 @@ class Chain(Trellis):
         first = top_down.log_probs(to_go[:1])[:, :, tf.newaxis]  # no label before it: every row
         first = tf.tile(first, [1, 1, self.num_categories, 1])
         onward = top_down.log_probs(transitions + to_go[1:, :, tf.newaxis])
-        return tf.reduce_logsumexp(to_go[0], axis=-1), tf.concat([first, onward], axis=0)
+        log_partition = tf.reduce_logsumexp(to_go[0], axis=-1) + tf.reduce_sum(shared, axis=[1, 2])
+        return log_partition, tf.concat([first, onward], axis=0)
 
     @staticmethod
     def _move(state, choice):

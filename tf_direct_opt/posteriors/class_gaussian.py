@@ -51,7 +51,7 @@ class ClassGaussian:
 
     @classmethod
     def parameter_shape(cls, num_categories: int, gaussian_dim: int) -> tuple[int, ...]:
-        check_count(num_categories, "num_categories", 1)
+        num_categories = check_count(num_categories, "num_categories", 1)
         return (num_categories * (1 + 2 * check_count(gaussian_dim, "gaussian_dim", 1)),)
 
     @property

@@ -9,7 +9,7 @@ from tf_direct_opt import binary, solvers
 from tf_direct_opt.checks import check_count
 from tf_direct_opt.perturbation import perturbed_argmax
 from tf_direct_opt.posteriors import loops, top_down
-from tf_direct_opt.posteriors.base import check_shape
+from tf_direct_opt.posteriors.base import check_codes, check_shape
 from tf_direct_opt.posteriors.trellis import IMPOSSIBLE, Trellis
 
 
@@ -88,9 +88,14 @@ class KSubset(Trellis):
         return binary.one_hot(tf.cast(bits, tf.float32))
 
     def score(self, codes):
+        check_codes(codes)
         return tf.linalg.matvec(tf.cast(codes[..., 1], self._wide.dtype), self._wide)
 
     def _messages(self, parameters):
+        # A constant would be in every mass, and round it; the k-th largest is of those that count,
+        # whatever is excluded or all but certain.
+        shared = tf.stop_gradient(tf.math.top_k(parameters, self.k).values[:, -1])
+        parameters -= shared[:, tf.newaxis]
         batch = tf.shape(parameters)[0]
         impossible = tf.constant(IMPOSSIBLE, parameters.dtype)
         lowest = tf.fill([batch, 1], impossible)
@@ -101,12 +106,12 @@ class KSubset(Trellis):
             taken = tf.concat([lowest, here[:, tf.newaxis] + after[0][:, :-1]], axis=1)
             options = tf.stack([after[0], taken], axis=-1)  # [B, k + 1, 2]
             mass = tf.maximum(tf.reduce_logsumexp(options, axis=-1), impossible)
-            choices = tf.maximum(options - mass[..., tf.newaxis], top_down.LEAST)
+            choices = top_down.log_probs(options)
             return mass, tf.where(options > 0.5 * impossible, choices, impossible)
 
         start = (last, tf.zeros([batch, self.k + 1, 2], parameters.dtype))
         mass, choices = loops.scan(step, tf.transpose(parameters), start, reverse=True)
-        return mass[0, :, self.k], choices
+        return mass[0, :, self.k] + self.k * shared, choices
 
     @staticmethod
     def _move(state, choice):

@@ -15,7 +15,7 @@ from tf_direct_opt.perturbation import (
     sample_logistic,
 )
 from tf_direct_opt.posteriors import top_down
-from tf_direct_opt.posteriors.base import Posterior, check_shape
+from tf_direct_opt.posteriors.base import Posterior, check_codes, check_shape
 from tf_direct_opt.slopes import attach_slope
 
 # Configurations of all examples of a chunk: 2 MB a tensor. At n = 15 chunks that stay in the cache
@@ -88,7 +88,7 @@ class PairwiseBinary(Posterior):
 
     @classmethod
     def parameter_shape(cls, num_variables, couplings=True, unary_density=False, **_):
-        check_count(num_variables, "num_variables", 1)
+        num_variables = check_count(num_variables, "num_variables", 1)
         check_bool(couplings, "couplings")
         check_bool(unary_density, "unary_density")
         return (binary.num_statistics(num_variables) if couplings else num_variables,)
@@ -99,6 +99,7 @@ class PairwiseBinary(Posterior):
         return binary.one_hot(statistics[:, : self.num_variables])
 
     def score(self, codes):
+        check_codes(codes)
         bits = tf.cast(codes[..., 1], self._wide.dtype)
         statistics = binary.statistics(bits) if self.coupled_density else bits
         return tf.linalg.matvec(statistics, self._wide)
@@ -123,7 +124,7 @@ class PairwiseBinary(Posterior):
         """
         m = self._moments
         greatest = self.num_variables * math.log(2.0)
-        kl = tf.clip_by_value(greatest + m.score - m.log_partition, 0.0, greatest)  # Rounding.
+        kl = tf.clip_by_value(greatest + m.negative_entropy, 0.0, greatest)  # Rounding.
         return attach_slope(kl, self._density, m.covariance)
 
     def probabilities(self):
@@ -203,7 +204,12 @@ class PairwiseBinary(Posterior):
         return _Moments(
             tf.reduce_sum(tf.nn.softplus(potentials), axis=-1),
             means,
-            tf.reduce_sum(means * potentials, axis=-1),
+            # Not the difference of mean score and log Z, which loses the digits that they share.
+            -tf.reduce_sum(
+                means * tf.nn.softplus(-potentials)
+                + tf.sigmoid(-potentials) * tf.nn.softplus(potentials),
+                axis=-1,
+            ),
             means * tf.sigmoid(-potentials) * potentials,
             None,
         )
@@ -219,11 +225,11 @@ class PairwiseBinary(Posterior):
 
 
 class _Moments(NamedTuple):
-    """log Z [B], E s [B, d], E (h . s) [B], Cov(s, h . s) [B, d], log-masses of rows [B, R]."""
+    """log Z [B], E s [B, d], E log q [B], Cov(s, h . s) [B, d], log-masses of rows [B, R]."""
 
     log_partition: tf.Tensor
     means: tf.Tensor
-    score: tf.Tensor
+    negative_entropy: tf.Tensor
     covariance: tf.Tensor
     row_masses: tf.Tensor | None
 
@@ -242,17 +248,17 @@ def _enumerated_moments(potentials, num_variables):
         value = tf.reduce_logsumexp(masses, axis=1, keepdims=True)
         probabilities = weights * tf.exp(greatest - value)
         weighted = probabilities * (scores - value)
-        score = tf.reduce_sum(weighted, axis=[1, 2])[:, tf.newaxis]
+        negative_entropy = tf.reduce_sum(weighted, axis=[1, 2])[:, tf.newaxis]
         # The map from potentials to scores is linear, so its gradient is a weighted sum of s(z).
         means = tape.gradient(scores, chunk, probabilities)
-        covariance = tape.gradient(scores, chunk, weighted) - score * means
+        covariance = tape.gradient(scores, chunk, weighted) - negative_entropy * means
         value, masses = value[..., 0], masses[..., 0]
-        return tf.concat([value, score + value, means, covariance, masses], axis=-1)
+        return tf.concat([value, negative_entropy, means, covariance, masses], axis=-1)
 
     d = potentials.shape[-1]
     result = _in_chunks(moments, potentials, num_variables, tf.float32)
-    value, score, means, covariance, masses = tf.split(result, [1, 1, d, d, num_rows], axis=-1)
-    return _Moments(value[:, 0], means, score[:, 0], covariance, masses)
+    value, negative, means, covariance, masses = tf.split(result, [1, 1, d, d, num_rows], axis=-1)
+    return _Moments(value[:, 0], means, negative[:, 0], covariance, masses)
 
 
 def _in_chunks(function, potentials, num_variables, dtype):

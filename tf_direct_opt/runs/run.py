@@ -258,7 +258,8 @@ class Run:
             if not self.resume:
                 raise ValueError(
                     f"Expected a new --output_dir; received {self.directory}, which holds a run "
-                    "already. Please add --resume to go on with it, or give another folder."
+                    "already. Please add --resume (resume=True) to go on with it, or give another "
+                    "folder."
                 )
             self._settings.require_same(self.directory / SETTINGS)
         else:

@@ -35,6 +35,7 @@ __all__ = [
     "get",
     "grid_edges",
     "name_of",
+    "names",
     "register",
     "serialize",
     "supports_jit",
@@ -56,6 +57,11 @@ _REGISTRY = {
     "top_k": TopK,
 }
 OF_THE_PACKAGE.update(_REGISTRY)
+
+
+def names() -> list[str]:
+    """The registered solvers, those of `register` among them."""
+    return sorted({**_REGISTRY, **REGISTERED})
 
 
 def get(identifier: str | dict | Solver, **config) -> Solver:
@@ -88,7 +94,7 @@ def get(identifier: str | dict | Solver, **config) -> Solver:
     if callable(identifier) and not config:
         return identifier
     raise ValueError(
-        f"Expected `solver` to be one of {sorted({**_REGISTRY, **REGISTERED})} or a callable "
+        f"Expected `solver` to be one of {names()} or a callable "
         f"scores -> code; received {identifier!r}. A solver made with `solvers.register` has to be "
         "registered before a model that names it is loaded."
     )

@@ -63,7 +63,8 @@ def register(name: str, batched: bool = False, threads: bool = False) -> Callabl
 
     Raises:
         ValueError: a name of the package, or one that another function has, or no name. The same
-            function, such as that of a notebook's cell, may be registered again.
+            function, such as that of a notebook's cell, may be registered again; one that another
+            function makes, which may differ each time, may not.
 
     Example:
         >>> @register("best_of_all")
@@ -85,7 +86,7 @@ def register(name: str, batched: bool = False, threads: bool = False) -> Callabl
 
     def decorate(function):
         known = REGISTERED.get(name)
-        if known is not None and _place(known.function) != _place(function):
+        if known is not None and not _is_again(function, known.function):
             raise ValueError(
                 f"Expected a `name` that is not taken; received {name!r}, under which "
                 f"{'.'.join(_place(known.function))} is registered. Please give another."
@@ -94,6 +95,17 @@ def register(name: str, batched: bool = False, threads: bool = False) -> Callabl
         return REGISTERED[name]
 
     return decorate
+
+
+def _is_again(function, known):
+    """Whether it is the known function, or the same `def` of a module or notebook once more.
+
+    What another function made, a lambda and an object may be another solver each time.
+    """
+    if function is known:
+        return True
+    _, name = _place(function)
+    return _place(function) == _place(known) and hasattr(function, "__name__") and "<" not in name
 
 
 def _place(function):

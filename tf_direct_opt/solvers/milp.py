@@ -123,7 +123,7 @@ class MILP:
         code = self._programme(scores, [])
         if self.ties == "any":
             return code
-        for i in np.flatnonzero(code):
+        for i in range(len(code)):
             if code[i]:
                 other = self._programme(scores, [*code[:i], 0.0])
                 if other is not None and scores @ other >= scores @ code:

@@ -36,7 +36,7 @@ class PairwiseBinary:
     supports_jit = True
 
     def __init__(self, num_variables: int):
-        binary.check_num_variables(num_variables)
+        num_variables = binary.check_num_variables(num_variables)
         self.num_variables = num_variables
 
     def __call__(
