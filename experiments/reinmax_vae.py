@@ -131,6 +131,8 @@ def main():
 
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
+    # Losses are float32 products, which a GPU would otherwise round to 10 bits.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     with run:
         keras.utils.set_random_seed(FLAGS.seed)
         model = build_model()

@@ -614,6 +614,19 @@ class TestAdaptiveIMLE(EstimatorContract):
             call()
         assert float(estimator.report.result()["nonzeros"]) == pytest.approx(2.0, rel=0.1)
 
+    @pytest.mark.parametrize(("nonzeros", "factor"), [(0.0, 1.3), (4.0, 1 / 1.3)])
+    def test_one_call_moves_the_step_by_the_rate(self, nonzeros, factor):
+        estimator = self.make(target=1.0, initial_step=0.5, rate=0.3)
+        estimator.build((None, 2, 3))
+        slope = np.zeros([4, 2, 3], np.float32)
+        slope[0] = slope[1, :, 0] = nonzeros  # 6 and 2 entries of it; two examples without any.
+        estimator.adapt(tf.constant(slope), tf.constant(0.2))
+        assert float(estimator.relative_step) == pytest.approx(0.5 * factor)
+        found = {name: float(value) for name, value in estimator.report.result().items()}
+        flipped = nonzeros > 0
+        expected = {"epsilon": 0.2, "flip_rate": 0.5 * flipped, "nonzeros": 2.0 * flipped}
+        assert found == pytest.approx(expected)
+
     def test_loss_without_slope_has_no_gradient(self):
         logits = tf.zeros([4, 3])
         with tf.GradientTape() as tape:

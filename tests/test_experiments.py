@@ -5,6 +5,7 @@ Programs define flags of the same names: each is imported by a script in a proce
 
 import csv
 import json
+import math
 import signal
 import textwrap
 import time
@@ -14,10 +15,11 @@ import pytest
 from programs import ROOT
 
 from tf_direct_opt import files
+from tf_direct_opt.runs import presets
 
 HEADER = f"""
 import json, pathlib, sys
-sys.path.insert(0, {str(ROOT / "experiments")!r})
+sys.path[:0] = [{str(ROOT / "experiments")!r}, {str(ROOT / "examples")!r}]
 
 def said(function, *arguments):
     try:
@@ -37,6 +39,62 @@ def answer(tmp_path):
         return programs.train(path, *arguments)
 
     return of
+
+
+def test_what_the_flags_of_a_schedule_describe(answer):
+    found = answer("""
+        import train_vae
+        from absl import flags
+        from absl.testing import flagsaver
+        from tf_direct_opt.runs import vae_flags
+
+        flags.FLAGS(["a"])
+        given = dict(
+            epsilon=0.8, epsilon_final=0.1, epsilon_rate=0.01, kl_weight_first=8.0, kl_weight=0.5,
+            warmup_epochs=2,
+        )
+        answers = {}
+        for make, flag, names in (
+            (vae_flags.epsilon, "epsilon_schedule", ("constant", "two_phase", "exponential")),
+            (vae_flags.kl_weight, "kl_schedule", ("constant", "two_phase", "linear", "annealed")),
+        ):
+            for name in names:
+                with flagsaver.flagsaver(**given, **{flag: name}):
+                    schedule = make(10)
+                steps = (0, 10, 19, 20, 500)
+                values = [float(schedule(s)) if callable(schedule) else schedule for s in steps]
+                answers[f"{flag}={name}"] = values
+        print(json.dumps(answers))
+    """)
+    expected = {
+        "epsilon_schedule=constant": [0.1] * 5,
+        "epsilon_schedule=two_phase": [0.8, 0.8, 0.8, 0.1, 0.1],
+        "epsilon_schedule=exponential": [
+            0.8, 0.8 * math.exp(-0.1), 0.8 * math.exp(-0.19), 0.8 * math.exp(-0.2), 0.1,
+        ],
+        "kl_schedule=constant": [0.5] * 5,
+        "kl_schedule=two_phase": [0.0, 0.0, 0.0, 0.5, 0.5],
+        "kl_schedule=linear": [0.0, 0.25, 0.475, 0.5, 0.5],
+        # From 8 to 0.5 is four halvings, in 20 steps.
+        "kl_schedule=annealed": [8.0, 2.0, 8.0 * 2 ** (-4 * 19 / 20), 0.5, 0.5],
+    }  # fmt: skip
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        assert values == pytest.approx(expected[name], rel=1e-5), name
+
+
+def test_presets_are_those_of_the_results():
+    annealed = {"kl_schedule": "annealed", "kl_weight_first": 10.0, "warmup_epochs": 15}
+    soft, hard = ((3e-4, 0.1), (1e-4, 0.3))
+    for name, (rate, final) in (("gumbel_softmax", soft), ("straight_through", hard)):
+        schedule = {"temperature_rate": rate, "temperature_final": final}
+        assert presets.of(name, alone=True, epochs=30) == {**annealed, **schedule}
+    for name in ("exact", "score_function"):
+        assert presets.of(name, alone=True, epochs=30) == annealed
+    together = {"kl_schedule": "constant", "warmup_epochs": 0}
+    assert presets.of("reinmax", alone=False, epochs=30) == {**together, "temperature": 1.3}
+    small = {"epsilon_schedule": "constant", "epsilon_final": 0.1}
+    assert presets.of("direct", alone=False, epochs=30) == {**together, **small}
 
 
 # What they refuse.
@@ -138,6 +196,7 @@ def test_the_toy_is_run_anew_under_other_flags_and_says_which(answer, tmp_path):
             refusals.append(said(main))
         path.write_text(whole)
         from tf_direct_opt import files
+from tf_direct_opt.runs import presets
         with files.locked(path.parent):
             refusals.append(said(main))
         print(json.dumps([trained, list(csv.DictReader(whole.splitlines())), refusals]))

@@ -171,6 +171,22 @@ def test_a_penalty_on_two_replicas_and_under_xla(replicas):
         assert np.isfinite(model.fit(IMAGES, batch_size=4, verbose=0).history["loss"]).all()
 
 
+def test_a_penalty_is_differentiated_once_on_every_number_of_replicas():
+    def weights(scope):
+        keras.utils.set_random_seed(0)
+        with scope:
+            layers = [keras.layers.Dense(36, kernel_regularizer=keras.regularizers.L2(1.0))]
+            model = DiscreteVAE(1, 3, "exact", decoder=keras.Sequential(layers), hidden_units=4)
+            model.compile(keras.optimizers.SGD(0.1))
+        model.fit(IMAGES, batch_size=8, verbose=0, shuffle=False)
+        return model.get_weights()
+
+    for one, two in zip(
+        weights(contextlib.nullcontext()), weights(two_replicas().scope()), strict=True
+    ):
+        np.testing.assert_allclose(two, one, atol=1e-5)
+
+
 def test_activities_of_many_flips_are_not_those_of_the_model():
     decoder = keras.Sequential(
         [keras.layers.Dense(8, activity_regularizer="l2"), keras.layers.Dense(36)]

@@ -355,8 +355,10 @@ def test_a_flip_rate_over_an_example_has_a_variable_to_flip():
 def test_noise_may_fall_to_zero():
     fading = keras.optimizers.schedules.PolynomialDecay(1.0, 2, 0.0)
     layer = layers.PerturbedArgmax(noise_scale=fading, loss_scale="relative", seed=0)
-    codes = [layer(TABLE, training=True).numpy() for _ in range(4)]
-    assert codes[-1].tolist() == [[1.0, 0.0, 0.0]]
+    rows = tf.repeat(TABLE, 64, axis=0)
+    first = [layer(rows, training=True).numpy()[:, 0].mean() for _ in range(4)]
+    assert first[0] < 0.9
+    assert first[-1] == 1.0
     loss = decisions.PerturbedFenchelYoung("categorical", noise_scale=fading, seed=0)
     targets = decisions.targets(TABLE, solvers.Categorical())
     values = [float(loss(targets, TABLE)) for _ in range(4)]

@@ -86,6 +86,16 @@ def test_an_optimizer_that_clips_is_refused(name):
             model.fit(np.zeros([4, 3, 3], np.float32), verbose=0)
 
 
+def test_replicas_evaluate_with_noise_of_their_own():
+    strategy = two_replicas()
+    with strategy.scope():
+        model = MODELS["direct"]()
+    seeds = strategy.experimental_local_results(
+        strategy.run(tf.function(lambda: model.evaluation_seed()))
+    )
+    assert np.any(seeds[0] != seeds[1])
+
+
 def test_batches_by_hand_are_refused():
     with two_replicas().scope():
         model = MODELS["exact"]()

@@ -588,6 +588,12 @@ def test_a_function_that_raises_or_returns_rubbish_is_named(result, message):
         tf.function(solver)(scores)
 
 
+def test_the_lowest_of_ties_has_bits_that_the_first_solution_has_not():
+    # Worth 2: 1100 is too heavy; of 0010 and 0001, which HiGHS may find, the second is the lower.
+    solver = solvers.MILP([[1, 2, 2, 1], [2, 1, 0, 0]], upper=[2, 1])
+    np.testing.assert_array_equal(solver(tf.constant([[1.0, 2.0, 2.0, 2.0]])), [[0, 0, 0, 1]])
+
+
 def test_get_by_name_or_callable():
     assert isinstance(solvers.get("categorical"), solvers.Categorical)
     assert solvers.get("top_k", k=3).k == 3

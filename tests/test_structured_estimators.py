@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
+import scipy.special
 import tensorflow as tf
 from estimator_contract import Decoder
 from posterior_contract import all_bits
@@ -150,6 +151,19 @@ def test_averaged_candidates_have_the_gradient_of_the_expectation(name, config, 
     oracles.assert_mean_is(of_decoder[:, 0], mean)
     report = estimator.report.result()
     assert (float(report["epsilon"]), 0 < float(report["first_probability"]) < 1) == (0.0, True)
+
+
+def test_the_probability_of_the_first_is_that_of_the_code_used():
+    # All configurations are candidates: given them, the first has its own probability.
+    h = np.random.default_rng(0).normal(size=[50, 1, 3]).astype(np.float32)
+    estimator = Candidates(num_candidates=3, seed=0)
+    loss = estimator(tf.constant(h), loss_fn=lambda z: z[..., 0, 1] + 2 * z[..., 0, 2],
+                     training=True)  # fmt: skip
+    used = loss.numpy().astype(int)
+    assert set(used) == {0, 1, 2}
+    expected = np.take_along_axis(scipy.special.softmax(h[:, 0], axis=1), used[:, None], 1).mean()
+    found = float(estimator.report.result()["first_probability"])
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_couplings_it_is_the_direct_estimator_of_binary_variables():

@@ -203,6 +203,16 @@ def test_more_variables_than_can_be_enumerated():
         assert "negative_log_likelihood" not in got
 
 
+def test_the_perturbed_draw_of_an_evaluation_is_none_of_the_samples():
+    images = np.random.default_rng(0).integers(0, 2, [30, 6, 6]).astype(np.float32)
+    model = make_model(
+        num_variables=21, structure="none", perturbation="unary", num_eval_samples=1, hidden_units=4
+    )
+    got = model.evaluate(images, verbose=0, return_dict=True)
+    assert "negative_log_likelihood" not in got
+    assert got["perturbed_reconstruction"] != pytest.approx(got["reconstruction"], abs=1e-4)
+
+
 def test_nonnegative_couplings_are():
     model = make_model(nonnegative=True)
     assert np.all(model(stripes(9))["potentials"][:, 4:] > 0)

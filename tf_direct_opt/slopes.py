@@ -52,7 +52,10 @@ def first_order_only(
 
 
 def refuse_vectorized_map() -> None:
-    """ValueError where TensorFlow would leave out a gradient of one's own: it becomes 0."""
+    """ValueError where TensorFlow would leave out a gradient of one's own: it becomes 0.
+
+    A tf.function that was traced before, outside, is not seen.
+    """
     graph = tf.compat.v1.get_default_graph()
     while graph is not None:  # Those around a tf.function that is traced within.
         if graph.get_name_scope().split("/")[0] == "loop_body":

@@ -18,7 +18,8 @@ class OfDistribution(Likelihood):
             over pixels with a batch [S, M, P], or over whole images [P] with a batch [S, M]; its
             `log_prob` is asked for images, float32 [B, 1, P], its `mean` for pictures. C is the
             number of outputs that the decoder has for a pixel, 1 without one of one's own. To be
-            saved, it has to be registered with `keras.saving.register_keras_serializable`.
+            saved, it has to be registered with `keras.saving.register_keras_serializable`. A
+            variable in it is not trained: weights belong in a `Likelihood` of one's own.
 
     Images outside of the distribution's support raise, in eager and graph mode, as its own
     `validate_args` has it; XLA drops that check, and then nothing is said.
