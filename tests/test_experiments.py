@@ -196,7 +196,6 @@ def test_the_toy_is_run_anew_under_other_flags_and_says_which(answer, tmp_path):
             refusals.append(said(main))
         path.write_text(whole)
         from tf_direct_opt import files
-from tf_direct_opt.runs import presets
         with files.locked(path.parent):
             refusals.append(said(main))
         print(json.dumps([trained, list(csv.DictReader(whole.splitlines())), refusals]))

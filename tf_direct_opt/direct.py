@@ -79,7 +79,9 @@ def epsilon_difference(
     epsilon = per_example(checked_epsilon(epsilon), scores)
     gaps = tf.cast(loss_table, tf.float32)
     if isinstance(solver, Categorical):
-        gaps = from_code(gaps, code)
+        # A row less its entry at the code: of losses of 10^4 nats, as large images have them, the
+        # differences that count would be rounded.
+        gaps -= tf.reduce_sum(code * gaps, axis=-1, keepdims=True)
     step = epsilon * gaps
     if difference == "toward_better":
         return (code - solve(solver, scores - step)) / epsilon
@@ -88,17 +90,6 @@ def epsilon_difference(
     both = solve(solver, tf.concat([scores + step, scores - step], axis=0))  # One call is faster.
     worse, better = tf.split(both, 2)
     return tf.ensure_shape((worse - better) / (2.0 * epsilon), scores.shape)
-
-
-def from_code(
-    loss_table: tf.Tensor,  # [B, N, K]
-    code: tf.Tensor,  # [B, N, K]
-) -> tf.Tensor:
-    """The table less its entry at the code, one for each variable, which only shifts it.
-
-    Losses of 10^4 nats, as large images have them, would round the differences that count.
-    """
-    return loss_table - tf.reduce_sum(code * loss_table, axis=-1, keepdims=True)
 
 
 def direct_loss(
