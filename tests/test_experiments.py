@@ -267,8 +267,10 @@ UNREAD = {
             "--num_candidates changes nothing without --perturbation=configurations.",
     ]),
     "train_semi_supervised": (
-        "--supervised --labelled_per_batch=7 --label_loss=cross_entropy --label_cost=2", [
+        "--supervised --labelled_per_batch=7 --kl_schedule=linear --label_loss=cross_entropy "
+        "--label_cost=2", [
             "--labelled_per_batch changes nothing with --supervised.",
+            "--kl_schedule changes nothing with --supervised.",
             "--label_cost changes nothing with --label_loss=cross_entropy.",
     ]),
 }  # fmt: skip

@@ -310,6 +310,22 @@ def test_decisions():
             assert cell.replace("*", "") == expected, (setting, method)
 
 
+def test_decisions_of_other_settings():
+    text = " ".join((ROOT / "docs/decisions.md").read_text().split())
+    for problem, method, said in (
+        ("knapsack", "direct_toward_better", "comes to {} with `--problem=knapsack --difference"),
+        ("path", "relative", "degree 4 comes to {}"),
+    ):
+        figures = [
+            float(row["test_regret"])
+            for row in rows_of("decisions.csv")
+            if (row["problem"], row["method"]) == (problem, method)
+        ]
+        assert len(figures) == 10
+        shown = f"{statistics.mean(figures):.2f} ({statistics.stdev(figures):.2f})"
+        assert said.format(shown) in text
+
+
 def test_a_grid_of_codes():
     (line,) = table("docs/convolutional.md", "-ELBO, nats")
     measured = json.loads((RESULTS / "conv_photographs.json").read_text())
@@ -347,6 +363,9 @@ def test_matching():
         ):
             mean = 100 * statistics.mean(float(row[column]) for row in of_method)
             assert line[cell] == f"{mean:.2f}"
+    numbers = [row for row in rows_of("matching.csv") if row["task"] == "numbers"]
+    assert len(numbers) == 15
+    assert all(float(row["test_any_wrong"]) == 0.0 for row in numbers)
 
 
 def test_speed_of_decisions():
