@@ -706,3 +706,11 @@ def test_arguments():
 def test_estimate_is_abstract():
     with pytest.raises(NotImplementedError):
         estimators.Estimator()(tf.zeros([1, 2]), loss_fn=lambda codes: codes, training=True)
+
+
+@pytest.mark.parametrize("name", ["rebar", "relax", "double_cv"])
+def test_a_loss_that_does_not_look_at_the_code_has_no_derivative(name):
+    estimator = estimators.get(name, seed=0)
+    with pytest.raises(ValueError, match="Expected `loss_fn` to be differentiable towards"):
+        estimator(tf.zeros([4, 1, 2]), loss_fn=lambda codes: tf.zeros(codes.shape[:2]),
+                  training=True)  # fmt: skip

@@ -118,7 +118,10 @@ def configuration_scores(
     return tf.reshape(table, [-1, 2**num_variables])
 
 
-def factors(scores, n):
+def factors(
+    scores,  # [B, n (n + 1) / 2]
+    n,
+):
     """`(rows [B, 2^n1, n2 + 1], second [B, 2^n2])` with s = rows [z2; 1] + second.
 
     For who wants some rows of configurations, all that share their first n1 = n // 2 bits, without
@@ -138,7 +141,11 @@ def factors(scores, n):
     return tf.concat([across, first[..., tf.newaxis]], axis=-1), second
 
 
-def expand(rows, second, n):
+def expand(
+    rows,  # [B, R, n2 + 1]
+    second,  # [B, 2^n2]
+    n,
+):
     """Scores [B, R, 2^n2] of the configurations whose first half is one of R rows."""
     z2 = _tables(n)[3]
     num_rows = tf.shape(rows)[1]

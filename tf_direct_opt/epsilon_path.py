@@ -51,7 +51,14 @@ def critical_epsilon(
     return tf.reduce_min(tf.where(flips, epsilons, math.inf), axis=-1)
 
 
-def richardson_difference(scores, code, loss_table, epsilon, solver, difference="toward_better"):
+def richardson_difference(
+    scores,  # [B, *event]
+    code,  # [B, *event]
+    loss_table,  # [B, *event]
+    epsilon,  # [] or [B]
+    solver,
+    difference="toward_better",
+):
     """Two steps under one noise, combined so that the leading term of the bias cancels.
 
     2 g(eps) - g(2 eps) for a one-sided difference g, whose bias is then O(eps^2);

@@ -85,7 +85,11 @@ def checked(
     return Checked(loss_fn, batch, differentiable)
 
 
-def checked_per_example(values: tf.Tensor, batch: tf.Tensor | int, what: str) -> tf.Tensor:
+def checked_per_example(
+    values: tf.Tensor,  # [B]
+    batch: tf.Tensor | int,  # []
+    what: str,
+) -> tf.Tensor:
     """Values, float32 [B], as given; ValueError for another shape, which would be broadcast."""
     values = tf.cast(values, tf.float32)
     expected = [batch if isinstance(batch, int) else None]
@@ -97,7 +101,9 @@ def checked_per_example(values: tf.Tensor, batch: tf.Tensor | int, what: str) ->
     return values
 
 
-def differentiated(slope: tf.Tensor | None) -> tf.Tensor:
+def differentiated(
+    slope: tf.Tensor | None,  # [B, ...]
+) -> tf.Tensor:
     """A derivative towards the codes; ValueError where there is none."""
     if slope is None:
         raise ValueError(
@@ -109,7 +115,9 @@ def differentiated(slope: tf.Tensor | None) -> tf.Tensor:
     return slope
 
 
-def batch_size(tensor: tf.Tensor) -> tf.Tensor | int:
+def batch_size(
+    tensor: tf.Tensor,  # [B, ...]
+) -> tf.Tensor | int:
     """B of a tensor [B, ...]: a number where it is known."""
     return tf.shape(tensor)[0] if tensor.shape[0] is None else tensor.shape[0]
 

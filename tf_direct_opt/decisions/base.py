@@ -35,6 +35,12 @@ def targets(
 ) -> np.ndarray:
     """What the losses and `Regret` take for `y_true`: [n, 2, *event], costs and best decisions.
 
+    Args:
+        costs: the true ones of n problems, or values with minimize=False.
+        solver: a name, a solver or a callable.
+        minimize: whether `costs` are costs, or values to be maximised.
+        batch_size: problems that are solved at a time.
+
     Raises:
         ValueError: bad arguments; costs of another shape than the solver's.
         tf.errors.InvalidArgumentError: costs that are not finite.
@@ -65,7 +71,12 @@ def mask_of_examples(y_pred):
     return mask
 
 
-def split(y_true, y_pred, solver=None, minimize=True):
+def split(
+    y_true,  # [B, 2, *event] or [B, *event]
+    y_pred,  # [B, *event]
+    solver=None,
+    minimize=True,
+):
     """`(costs, best decision)` of targets; solves where there are only costs."""
     y_true = tf.cast(y_true, tf.float32)
     event = y_pred.shape[1:]
@@ -83,14 +94,18 @@ def split(y_true, y_pred, solver=None, minimize=True):
     return y_true, decide(solver, -y_true if minimize else y_true)
 
 
-def decisions(y_pred):
+def decisions(
+    y_pred,  # [B, *event]
+):
     """float32 decisions, refused unless they lie in [0, 1]."""
     y_pred = tf.cast(y_pred, tf.float32)
     in_range = tf.reduce_all((y_pred >= -1e-3) & (y_pred <= 1.001))
     return y_pred + zero_if(in_range, _NO_DECISION)
 
 
-def predictions(y_pred):
+def predictions(
+    y_pred,  # [B, *event]
+):
     """float32 predicted costs, refused where they are decisions."""
     y_pred = tf.cast(y_pred, tf.float32)
     binary = tf.reduce_all((y_pred == 0.0) | (y_pred == 1.0))
@@ -98,19 +113,30 @@ def predictions(y_pred):
     return y_pred + zero_if(~(binary & tf.reduce_any(y_pred == 1.0)), _DECISION)
 
 
-def zero_if_best(costs, best, decision, minimize):
+def zero_if_best(
+    costs,  # [B, *event]
+    best,  # [B, *event]
+    decision,  # [B, *event]
+    minimize,
+):
     """0, as `zero_if` no decision of the batch is better, in sum, than what is said to be best."""
     excess = tf.reduce_sum(inner(costs, decision) - inner(costs, best))
     rounding = 1e-4 * tf.reduce_sum(tf.abs(costs))
     return zero_if((excess if minimize else -excess) >= -rounding, _BETTER_THAN_BEST)
 
 
-def decide(solver, scores):
+def decide(
+    solver,
+    scores,  # [B, *event]
+):
     """The best decision under the scores; NaN under XLA where these are not finite."""
     return perturbed_argmax(scores, tf.zeros_like(scores), exact(solver))[1]
 
 
-def inner(left, right):
+def inner(
+    left,  # [B, *event]
+    right,  # [B, *event]
+):
     """<left, right> of each example, [B]."""
     product = tf.cast(left, tf.float32) * tf.cast(right, tf.float32)
     return tf.reduce_sum(product, axis=list(range(1, product.shape.rank)))

@@ -39,6 +39,11 @@ class DecisionLoss(_LossOfDecisions):
     Call: y_true [B, *event], the costs, or [B, 2, *event] from `targets`; y_pred [B, *event],
     decisions; other entries are refused, as their "cost" has no least value.
 
+    Raises:
+        ValueError: bad arguments; `y_true` of another shape; predictions with a mask of time steps.
+        tf.errors.InvalidArgumentError: targets of other entries; decisions out of range, whose
+            loss is NaN under XLA.
+
     Example:
         >>> float(DecisionLoss()(tf.constant([[3.0, 1.0]]), tf.constant([[1.0, 0.0]])))
         3.0
@@ -74,6 +79,11 @@ class PerturbedFenchelYoung(_LossOfDecisions):
         seed: integer seed of the noise; None draws one. Its state is not saved with a model.
 
     Call: y_true [B, 2, *event] from `targets`; y_pred [B, *event], predicted costs.
+
+    Raises:
+        ValueError: bad arguments; `y_true` of another shape; predictions with a mask of time steps.
+        tf.errors.InvalidArgumentError: predictions that are decisions; targets of other entries, or
+            of another `minimize`; a schedule out of range. Under XLA the loss is NaN.
 
     References:
         Berthet et al., "Learning with Differentiable Perturbed Optimizers", NeurIPS 2020; Blondel,
@@ -137,6 +147,11 @@ class SPOPlus(_LossOfDecisions):
         minimize: whether predictions are costs, or values to be maximised.
 
     Call: y_true [B, 2, *event] from `targets`; y_pred [B, *event], predicted costs.
+
+    Raises:
+        ValueError: bad arguments; `y_true` of another shape; predictions with a mask of time steps.
+        tf.errors.InvalidArgumentError: predictions that are decisions; targets of other entries, or
+            of another `minimize`. Under XLA the loss is NaN.
 
     References:
         Elmachtoub, Grigas, "Smart Predict, then Optimize", Management Science, 2022.

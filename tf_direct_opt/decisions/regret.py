@@ -32,6 +32,12 @@ class Regret(keras.metrics.Metric):
     Call: y_true [B, 2, *event] from `targets`; y_pred [B, *event], decisions, or predicted costs
     with a `solver`.
 
+    Raises:
+        ValueError: bad arguments; `y_true` of another shape; predictions with a mask of time steps;
+            costs alone where there is no `solver`.
+        tf.errors.InvalidArgumentError: predictions or targets of other entries, or targets of
+            another `minimize`. Under XLA the result is NaN.
+
     Example:
         >>> regret = Regret()
         >>> regret.update_state([[[3.0, 2.0], [0.0, 1.0]]], [[1.0, 0.0]])

@@ -35,6 +35,11 @@ class AdaptiveIMLE(Estimator):
         num_samples: S, draws that are averaged.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: arguments out of range; `target` of 2 N or more; a `loss_fn` that is not
+            differentiable towards the codes.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
+
     Reports:
         `epsilon`, `flip_rate`, the share of draws with a gradient, and `nonzeros`.
 

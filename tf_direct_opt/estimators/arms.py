@@ -29,6 +29,10 @@ class ARMS(Estimator):
         num_samples: n, at least 2.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: `num_samples` out of range.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
+
     References:
         Dimitriev, Zhou, "ARMS: Antithetic-REINFORCE-Multi-Sample Gradient for Binary Variables",
         ICML 2021, arXiv:2105.14141. Dong, Mnih, Tucker, "Coupled Gradient Estimators for Discrete

@@ -23,6 +23,11 @@ class Estimator(keras.layers.Layer):
 
     Args:
         seed: integer seed of the noise; None draws one.
+
+    Raises:
+        ValueError: `seed` out of range; logits of another shape; no `loss_fn`, or losses of another
+            shape or dtype.
+        tf.errors.InvalidArgumentError: logits or losses that are not finite; XLA drops the checks.
     """
 
     differentiates_loss = False

@@ -41,6 +41,11 @@ class Candidates(Estimator):
         difference: "toward_better", "away_from_worse" or "central", at a finite epsilon.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: arguments out of range, or that exclude each other; a `posterior` without
+            `gumbel_top_k`; parameters of another shape than the posterior's.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`; a schedule out of range.
+
     Reports:
         `epsilon`, 0 for the limit; averaged: `first_probability`, that of z* given the candidates,
         1 where the posterior is certain; else `flip_rate`, the share of examples with

@@ -41,6 +41,11 @@ class Direct(Estimator):
         richardson: whether two steps, of epsilon and 2 epsilon, are combined so that the leading
             term of the bias cancels, at about 2.5 times the variance.
 
+    Raises:
+        ValueError: arguments out of range, or that exclude each other; a table or a flip rate that
+            does not suit N; "linearised" with a `loss_fn` that is not differentiable.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`; a schedule out of range.
+
     Reports:
         `epsilon` and `flip_rate`, the share of examples with z*(eps) != z*.
 

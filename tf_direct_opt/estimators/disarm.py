@@ -17,6 +17,13 @@ class DisARM(Estimator):
     u - 1/2 instead) without the noise that it does not need. Bias: none. Decoder evaluations: two
     an example, with gradient: the decoder's loss is the mean over the pair.
 
+    Args:
+        seed: integer seed of the noise; None draws one.
+
+    Raises:
+        ValueError: logits of another number of categories than 2.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
+
     References:
         Dong, Mnih, Tucker, "DisARM: An Antithetic Gradient Estimator for Binary Latent Variables",
         NeurIPS 2020. Yin, Zhou, "ARM: Augment-REINFORCE-Merge Gradient", ICLR 2019.

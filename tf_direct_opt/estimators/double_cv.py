@@ -27,6 +27,11 @@ class DoubleCV(Estimator):
         num_samples: S, at least 2.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: `num_samples` out of range; a `loss_fn` that is not differentiable towards the
+            codes.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
+
     References:
         Titsias, Shi, "Double Control Variates for Gradient Estimation in Discrete Latent Variable
         Models", AISTATS 2022, arXiv:2111.05300 (for binary variables).

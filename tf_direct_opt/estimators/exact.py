@@ -14,6 +14,13 @@ class Exact(Estimator):
     Bias and variance: none. Decoder evaluations: K for a whole batch. N = 1 only: enumeration of
     K^N codes is what discrete estimators exist to avoid. The decoder's gradient is that of the
     expected loss: every code is "the code used", in proportion to its probability.
+
+    Args:
+        seed: as for every estimator; nothing is drawn here.
+
+    Raises:
+        ValueError: logits of more than one variable.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
     """
 
     def build(self, logits_shape):

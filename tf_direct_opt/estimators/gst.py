@@ -22,6 +22,10 @@ class GST(StraightThroughBase):
         num_samples: S, draws that are averaged.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: `gap` out of range.
+        ValueError, tf.errors.InvalidArgumentError: as `GumbelSoftmax`.
+
     Reports:
         `temperature`.
 

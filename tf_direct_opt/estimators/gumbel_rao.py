@@ -23,6 +23,10 @@ class GumbelRao(StraightThroughBase):
         num_samples: S, draws of z* that are averaged.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: `num_redraws` out of range.
+        ValueError, tf.errors.InvalidArgumentError: as `GumbelSoftmax`.
+
     Reports:
         `temperature`.
 

@@ -23,6 +23,10 @@ class GumbelSoftmax(Estimator):
         num_samples: S, draws that are averaged.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: arguments out of range; losses without a derivative, integers or NumPy.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`; a schedule out of range.
+
     Reports:
         `temperature`.
 

@@ -25,6 +25,13 @@ class IMLE(Direct):
         num_samples: S, draws that are averaged.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: `num_samples` out of range.
+        ValueError, tf.errors.InvalidArgumentError: as `Direct`.
+
+    Reports:
+        `epsilon` and `flip_rate`, the share of draws with z*(eps) != z*.
+
     References:
         Niepert, Minervini, Franceschi, "Implicit MLE: Backpropagating Through Discrete Exponential
         Family Distributions", NeurIPS 2021, arXiv:2106.01798.

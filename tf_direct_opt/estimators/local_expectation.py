@@ -25,6 +25,10 @@ class LocalExpectation(Estimator):
         num_flipped: variables an example that are enumerated, drawn anew in every step where the
             posterior is undecided; the gradient keeps its mean. None: all.
 
+    Raises:
+        ValueError: `num_flipped` out of range.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
+
     References:
         Titsias, Lazaro-Gredilla, "Local Expectation Gradients for Black Box Variational
         Inference", NeurIPS 2015.

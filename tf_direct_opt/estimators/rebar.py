@@ -30,6 +30,11 @@ class REBAR(Estimator):
         initial_temperature: first temperature of the control, positive.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: `initial_temperature` out of range; logits of another number of categories than
+            2; a `loss_fn` that is not differentiable towards the codes.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
+
     References:
         Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein, "REBAR: Low-variance, unbiased gradient
         estimates for discrete latent variable models", NeurIPS 2017; its appendix ties the noise.
@@ -89,7 +94,8 @@ class REBAR(Estimator):
         slopes = tuning_tape.gradient(second_moment, weights)
         tuning = tf.constant(0.0)
         for weight, slope in zip(weights, slopes, strict=True):
-            tuning += tf.reduce_sum((weight - tf.stop_gradient(weight)) * tf.stop_gradient(slope))
+            slope = tf.stop_gradient(differentiated(slope))
+            tuning += tf.reduce_sum((weight - tf.stop_gradient(weight)) * slope)
         towards_one = tf.stop_gradient(towards_one)
         return attach_slope(loss + tuning, logits, tf.stack([-towards_one, towards_one], axis=-1))
 

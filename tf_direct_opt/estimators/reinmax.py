@@ -24,6 +24,9 @@ class ReinMax(StraightThroughBase):
         num_samples: S, draws that are averaged.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: as `GumbelSoftmax`.
+
     Reports:
         `temperature`.
 

@@ -20,6 +20,11 @@ class RELAX(REBAR):
         hidden_units: width of the hidden layer of r.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: arguments out of range; logits of another number of categories than 2; a
+            `loss_fn` that is not differentiable towards the codes.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
+
     References:
         Grathwohl, Choi, Wu, Roeder, Duvenaud, "Backpropagation through the Void: Optimizing
         control variates for black-box gradient estimation", ICLR 2018.

@@ -21,6 +21,10 @@ class ScoreFunction(Estimator):
         num_samples: S, at least 2.
         seed: integer seed of the noise; None draws one.
 
+    Raises:
+        ValueError: `num_samples` out of range.
+        ValueError, tf.errors.InvalidArgumentError: as `Estimator`.
+
     References:
         Williams, "Simple statistical gradient-following algorithms", 1992.
         Kool, van Hoof, Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2019.

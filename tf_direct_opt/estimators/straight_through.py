@@ -15,6 +15,9 @@ class StraightThroughBase(GumbelSoftmax):
 
     The decoder meets discrete codes only, and its own gradient at z* is all that is known of f: it
     has to be differentiable towards the code, and is never evaluated anywhere else.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: as `GumbelSoftmax`.
     """
 
     def codes(self, logits, noise, temperature):
@@ -48,6 +51,10 @@ class StraightThrough(StraightThroughBase):
         relaxed: what the softmax is of, "scores" (h + gamma) or "logits" (h).
         num_samples: S, draws that are averaged.
         seed: integer seed of the noise; None draws one.
+
+    Raises:
+        ValueError: another `relaxed`.
+        ValueError, tf.errors.InvalidArgumentError: as `GumbelSoftmax`.
 
     Reports:
         `temperature`.

@@ -18,6 +18,9 @@ class Likelihood(keras.layers.Layer):
     Attributes:
         outputs_per_pixel: C, the numbers that it takes of a decoder for a pixel; None: any.
         codes_at_once: codes that are decoded together where very many of them are.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: as `negative_log_likelihood`.
     """
 
     outputs_per_pixel: int | None = 1
@@ -92,7 +95,11 @@ class Likelihood(keras.layers.Layer):
 
 
 class WithScale(Likelihood):
-    """One scale for all pixels: of a location that the decoder gives."""
+    """One scale for all pixels: of a location that the decoder gives.
+
+    Raises:
+        ValueError: `scale` that is not positive; `learned` that is not True or False.
+    """
 
     def __init__(self, scale=0.1, learned=True, **kwargs):
         super().__init__(**kwargs)

@@ -13,6 +13,9 @@ class Bernoulli(Likelihood):
     """Binary pixels with the log-odds that the decoder gives; the default of every model.
 
     Images: values in [0, 1]. Grey ones are no likelihood, but the mean of one over binary images.
+
+    Raises:
+        tf.errors.InvalidArgumentError: images out of range; under XLA the result is NaN.
     """
 
     codes_at_once = 4096  # [M, P], as losses are a matrix product: 13 MB for 784 pixels.

@@ -18,6 +18,9 @@ class Gaussian(WithScale):
         scale: standard deviation, the first one or the only one.
         learned: whether it is learned, as the decoder is.
 
+    Raises:
+        ValueError: `scale` that is not positive; `learned` that is not True or False.
+
     References:
         Rybkin, Daniilidis, Levine, "Simple and effective VAE training with calibrated decoders",
         ICML 2021, on learning one scale.

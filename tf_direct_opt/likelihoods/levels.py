@@ -48,6 +48,10 @@ class DiscretisedLogistic(WithScale, _OfLevels):
         learned: whether it is learned, as the decoder is.
         levels: values of a pixel, k / (levels - 1); 256 of bytes divided by 255.
 
+    Raises:
+        ValueError: arguments out of range.
+        tf.errors.InvalidArgumentError: images with other values; under XLA the result is NaN.
+
     References:
         Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR 2017, arXiv:1701.05517, section 2.1.
     """
@@ -79,6 +83,10 @@ class Categorical(_OfLevels):
 
     Args:
         levels: values of a pixel, k / (levels - 1); 256 of bytes divided by 255.
+
+    Raises:
+        ValueError: `levels` out of range.
+        tf.errors.InvalidArgumentError: images with other values; under XLA the result is NaN.
     """
 
     def __init__(self, levels=256, **kwargs):

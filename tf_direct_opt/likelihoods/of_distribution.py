@@ -24,6 +24,10 @@ class OfDistribution(Likelihood):
     Images outside of the distribution's support raise, in eager and graph mode, as its own
     `validate_args` has it; XLA drops that check, and then nothing is said.
 
+    Raises:
+        ValueError: `function` that cannot be called, that returns no tfp Distribution, or one over
+            something else than these pixels.
+
     Example:
         >>> from tf_direct_opt import likelihoods
         >>> def with_scales(outputs):

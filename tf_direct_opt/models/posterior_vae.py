@@ -41,6 +41,10 @@ class PosteriorVAE(VAE):
     configurations, negative_log_likelihood, -log p(x): it and the -ELBO are then exact. `predict`
     returns the parameters, probabilities and code [B, N, K], and reconstruction [B, *image].
 
+    Raises:
+        ValueError: arguments out of range; a `posterior` that is not of codes alone; an estimator
+            for another one; an encoder or decoder whose output does not fit.
+
     Example:
         >>> chain = posteriors.get("chain", num_variables=3, num_categories=2)
         >>> model = PosteriorVAE(chain, kl_weight=1.0, seed=0)
