@@ -290,6 +290,23 @@ def test_few_labels():
             assert cell == expected, (dataset, method, count)
 
 
+def test_few_labels_shifted_alone():
+    text = " ".join((ROOT / "docs/results.md").read_text().split())
+    figures = {}
+    for name in ("semi_supervised", "semi_supervised_shifts"):
+        for row in rows_of(f"{name}.csv"):
+            if (row["dataset"], row["num_labels"], row["seed"]) == ("mnist", "100", "1"):
+                figures[name, row["method"]] = f"{float(row['accuracy']):.1f}"
+    for method, said in (
+        ("supervised", "shifts alone give it {} instead of {}"),
+        ("direct", "`direct`, though trained longer, {} instead of {}"),
+    ):
+        shifted, distorted = (
+            figures[name, method] for name in ("semi_supervised_shifts", "semi_supervised")
+        )
+        assert said.format(shifted, distorted) in text
+
+
 def test_decisions():
     rows = rows_of("decisions.csv")
     lines = table("docs/decisions.md", "problem", "degree", "noise")
