@@ -64,6 +64,25 @@ def test_a_condition_around_a_layer_that_measures_its_factor():
         fit([Conditional()])
 
 
+def test_a_loop_of_ones_own_around_the_model_and_steps_at_once():
+    model = keras.Sequential([keras.Input([4]), keras.layers.Dense(4), PerturbedArgmax(seed=0)])
+    model.compile("adam", "mse", steps_per_execution=4)
+    model.fit(X, X, batch_size=2, verbose=0)
+    weights = model.trainable_variables
+
+    @tf.function(autograph=True)
+    def steps(number):
+        for _ in tf.range(number):
+            if number > 0:
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_mean((model(X, training=True) - X) ** 2) + sum(model.losses)
+                model.optimizer.apply(tape.gradient(loss, weights), weights)
+
+    before = weights[0].numpy()
+    steps(tf.constant(3))
+    assert np.any(weights[0].numpy() != before)
+
+
 # What is around the argmax.
 
 

@@ -224,7 +224,9 @@ def refuse_number_under_loss_scaling(layers, optimizer) -> None:
 def _refuse_what_is_not_measured(model):
     """ValueError where the compiled loss is no mean over the batch of one example's loss."""
     advice = 'Give `loss_scale`: "relative", which needs no factor, or the factor itself.'
-    if any(f"/{part}/" in f"/{tf.get_current_name_scope()}/" for part in ("while", "cond")):
+    # One around the whole model, which comes first in the scope, is the user's training loop.
+    scope = f"{tf.get_current_name_scope()}/"
+    if "/while/" in scope or "/cond/" in scope:
         raise ValueError(
             "Expected PerturbedArgmax outside of a layer's own loop or condition, whose losses "
             "Keras does not collect; received a tf.cond, or a loop such as that of an RNN around "
