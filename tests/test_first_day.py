@@ -65,7 +65,9 @@ def test_a_condition_around_a_layer_that_measures_its_factor():
 
 
 def test_a_loop_of_ones_own_around_the_model_and_steps_at_once():
-    model = keras.Sequential([keras.Input([4]), keras.layers.Dense(4), PerturbedArgmax(seed=0)])
+    argmax = keras.Sequential([PerturbedArgmax(seed=0)])
+    fit([keras.layers.Dense(4), keras.Sequential([PerturbedArgmax(seed=0)], name="cond")])
+    model = keras.Sequential([keras.Input([4]), keras.layers.Dense(4), argmax])
     model.compile("adam", "mse", steps_per_execution=4)
     model.fit(X, X, batch_size=2, verbose=0)
     weights = model.trainable_variables

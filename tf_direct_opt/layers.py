@@ -1,6 +1,7 @@
 """The perturbed argmax as one more layer of any Keras model."""
 
 import numbers
+import re
 
 import keras
 import numpy as np
@@ -224,9 +225,11 @@ def refuse_number_under_loss_scaling(layers, optimizer) -> None:
 def _refuse_what_is_not_measured(model):
     """ValueError where the compiled loss is no mean over the batch of one example's loss."""
     advice = 'Give `loss_scale`: "relative", which needs no factor, or the factor itself.'
-    # One around the whole model, which comes first in the scope, is the user's training loop.
-    scope = f"{tf.get_current_name_scope()}/"
-    if "/while/" in scope or "/cond/" in scope:
+    # What is around the whole model, before its name in the scope, is a training loop.
+    scope = tf.get_current_name_scope()
+    _, _, within = scope.partition(model.name) if model is not None else ("", "", scope)
+    graph = type(tf.compat.v1.get_default_graph()).__name__  # A layer may be called "cond", too.
+    if graph.startswith(("While", "Cond")) and re.search(r"/(while|cond)(_\d+)?/", f"{within}/"):
         raise ValueError(
             "Expected PerturbedArgmax outside of a layer's own loop or condition, whose losses "
             "Keras does not collect; received a tf.cond, or a loop such as that of an RNN around "
