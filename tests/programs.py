@@ -39,6 +39,8 @@ class Program:
 
     def __init__(self, path, arguments=(), prelude="", cwd=ROOT):
         self._folder = tempfile.TemporaryDirectory()
+        for name in ("out", "err"):  # It may be killed before it would open them.
+            pathlib.Path(self._folder.name, name).touch()
         argv = [str(ROOT / path), *map(str, arguments)]
         target = (argv, prelude, str(cwd), self._folder.name, dict(os.environ))
         self._process = _CONTEXT.Process(target=_become, args=target)
