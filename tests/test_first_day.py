@@ -216,9 +216,14 @@ def test_an_unknown_argument_of_an_estimator():
 
 
 def test_counts_of_numpy_in_every_model_and_solver():
-    MixtureVAE(np.int64(3), gaussian_dim=np.int64(2), hidden_units=4).build((None, 4))
-    json.dumps(solvers.serialize(solvers.PairwiseBinary(np.int64(3))))
-    json.dumps(estimators.Flips(np.int64(3)).get_config()["solver"])
+    model = MixtureVAE(np.int64(3), gaussian_dim=np.int64(2), hidden_units=4)
+    assert model(IMAGES)["probabilities"].shape == [8, 3]
+    for config in (
+        solvers.serialize(solvers.PairwiseBinary(np.int64(3))),
+        estimators.Flips(np.int64(3)).get_config()["solver"],
+    ):
+        assert json.loads(json.dumps(config)) == config
+        assert solvers.get(config).num_variables == 3
 
 
 # Data and figures.

@@ -219,8 +219,25 @@ def test_a_loss_of_decisions_refuses_what_does_not_belong(loss, y_pred, message)
     targets = tf.constant([[[1.0, 5.0], [1.0, 0.0]]])
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         loss(targets, tf.constant(y_pred))
+    assert np.isnan(tf.function(loss, jit_compile=True)(targets, tf.constant(y_pred)))
     # A network that has learnt nothing may predict zeros.
     assert np.isfinite(loss(targets, tf.zeros([1, 2])))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        decisions.DecisionLoss(),
+        decisions.SPOPlus("categorical"),
+        decisions.PerturbedFenchelYoung("categorical"),
+    ],
+    ids=["DecisionLoss", "SPOPlus", "PerturbedFenchelYoung"],
+)
+def test_targets_whose_decision_is_none(loss):
+    targets, y_pred = tf.constant([[[1.0, 5.0], [0.5, 0.5]]]), tf.zeros([1, 2])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected"):
+        loss(targets, y_pred)
+    assert np.isnan(tf.function(loss, jit_compile=True)(targets, y_pred))
 
 
 @pytest.mark.parametrize("loss", [decisions.SPOPlus, decisions.PerturbedFenchelYoung])

@@ -15,8 +15,9 @@ from run_folders import checkpoints_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_direct_opt import runs
-from tf_direct_opt.callbacks import Checkpoint, DivergedError, drop_events
+from tf_direct_opt.callbacks import Checkpoint, DivergedError
 from tf_direct_opt.runs import batches
+from tf_direct_opt.runs.events import drop_events
 from tf_direct_opt.runs.settings import Settings
 
 EPOCHS = 4

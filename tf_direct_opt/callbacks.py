@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_direct_opt.files import digest, remove_temporaries, replacing, require_space, write_table
+from tf_direct_opt.files import digest, remove_temporaries, require_space, write_table
 from tf_direct_opt.pictures import check_images, image_grid
 
 _CHECKPOINT = re.compile(r"epoch-(\d+)(?:-([0-9a-f]{16}))?\.weights\.h5")
@@ -229,8 +229,12 @@ def diverged(model: keras.Model, logs: dict | None = None) -> bool:
 class TerminateOnNaN(keras.callbacks.TerminateOnNaN):
     """Keras' own, which looks at the loss of a batch, and at the weights after an epoch."""
 
+    diverged = False
+    """Whether the last epoch did."""
+
     def on_epoch_end(self, epoch, logs=None):
-        self.model.stop_training |= diverged(self.model, logs)
+        self.diverged = diverged(self.model, logs)
+        self.model.stop_training |= self.diverged
 
 
 def _clocks() -> np.ndarray:
@@ -281,46 +285,3 @@ class TensorBoard(keras.callbacks.TensorBoard):
         super().on_train_end(logs)
         if self._image_writer is not None:
             self._image_writer.close()
-
-
-def drop_events(directory, finished_epochs: int, iterations: int) -> None:
-    """Removes what a run left in its event files after its finished epochs, nothing of others.
-
-    An epoch that was killed between its events and its checkpoint is trained again, and would
-    stand there twice.
-
-    Args:
-        directory: folder of the run's events.
-        finished_epochs: epochs that stay.
-        iterations: the optimizer's steps in them.
-    """
-    found = (
-        path
-        for part in ("train", "validation", "images")
-        for path in pathlib.Path(directory, part).glob("events.out.tfevents.*")
-    )
-    for path in found:
-        remove_temporaries(path)
-        records, cut = [], False
-        try:
-            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-                records.append(record)
-        except tf.errors.DataLossError:
-            cut = True  # In the middle of its last event.
-        images = path.parent.name == "images"
-        kept = [r for r in records if _is_before(r, finished_epochs, iterations, images)]
-        if cut or len(kept) < len(records):
-            with replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
-                for record in kept:
-                    writer.write(record)
-
-
-def _is_before(record: bytes, finished_epochs: int, iterations: int, images: bool) -> bool:
-    event = tf.compat.v1.Event.FromString(record)
-    for value in event.summary.value:
-        # Keras counts iterations here, and those of a finished epoch to the last.
-        if value.tag.endswith("_vs_iterations"):
-            return event.step <= iterations
-        if images or value.tag.startswith("epoch_"):
-            return event.step < finished_epochs
-    return True  # What somebody else wrote counts steps of its own.

@@ -83,7 +83,8 @@ def split(
     if y_true.shape[1:].is_compatible_with([2, *event]):
         best = y_true[:, 1]
         binary = tf.reduce_all((best == 0.0) | (best == 1.0))
-        return y_true[:, 0], best + zero_if(binary, _NO_TARGETS)
+        zero = zero_if(binary, _NO_TARGETS)  # Under XLA it is NaN, whichever of them is looked at.
+        return y_true[:, 0] + zero, best + zero
     if not y_true.shape[1:].is_compatible_with(event):
         raise ValueError(
             f"Expected y_true of shape [batch, 2, *{tuple(event)}] as `decisions.targets` makes "

@@ -41,8 +41,8 @@ class DecisionLoss(_LossOfDecisions):
 
     Raises:
         ValueError: bad arguments; `y_true` of another shape; predictions with a mask of time steps.
-        tf.errors.InvalidArgumentError: targets of other entries; decisions out of range, whose
-            loss is NaN under XLA.
+        tf.errors.InvalidArgumentError: targets of other entries; decisions out of range. Under XLA
+            the loss is NaN.
 
     Example:
         >>> float(DecisionLoss()(tf.constant([[3.0, 1.0]]), tf.constant([[1.0, 0.0]])))

@@ -143,6 +143,7 @@ class Run:
                 "call `restore` within `with run:`."
             )
         from tf_direct_opt import callbacks
+        from tf_direct_opt.runs import events
 
         checkpoint = callbacks.Checkpoint(self.directory / "checkpoints")
         self._initial_epoch = checkpoint.restore(model) if self._begun else 0
@@ -150,7 +151,7 @@ class Run:
             self._require_no_second_epoch()
         self._history = callbacks.History(self.directory / "history.csv", self._initial_epoch)
         if self._begun:
-            callbacks.drop_events(
+            events.drop_events(
                 self.directory / "tensorboard",
                 self._initial_epoch,
                 int(model.optimizer.iterations.numpy()),
@@ -168,20 +169,20 @@ class Run:
         from tf_direct_opt import callbacks
 
         history = self._restored("callbacks()")
+        check = callbacks.TerminateOnNaN()
 
         def begin(epoch, logs):
-            if not callbacks.diverged(check.model, logs):
+            if not check.diverged:
                 # A finished run that goes on is not finished.
                 (self.directory / "metrics.json").unlink(missing_ok=True)
                 self._begin()
 
-        check = callbacks.TerminateOnNaN()
         # A checkpoint says that its epoch is finished, so it comes after what the epoch left.
         return [
+            check,
             keras.callbacks.LambdaCallback(on_epoch_end=begin),
             callbacks.TensorBoard(self.directory / "tensorboard", images, write_graph=False),
             history,
-            check,
             callbacks.Checkpoint(self.directory / "checkpoints"),
         ]
 
