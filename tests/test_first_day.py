@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_direct_opt import direct, estimators, labels, losses, metrics, posteriors, solvers
 from tf_direct_opt.layers import PerturbedArgmax
-from tf_direct_opt.models import DiscreteVAE, MixtureVAE
+from tf_direct_opt.models import DiscreteVAE, MixtureVAE, StructuredVAE
 from tf_direct_opt.perturbation import sample_gumbel
 
 X = np.random.default_rng(0).normal(size=[8, 4]).astype("float32")
@@ -218,6 +218,8 @@ def test_an_unknown_argument_of_an_estimator():
 def test_counts_of_numpy_in_every_model_and_solver():
     model = MixtureVAE(np.int64(3), gaussian_dim=np.int64(2), hidden_units=4)
     assert model(IMAGES)["probabilities"].shape == [8, 3]
+    own = StructuredVAE(np.int64(3), num_candidates=np.int64(2)).get_config()
+    assert type(own["num_variables"]) is type(own["num_candidates"]) is int
     for config in (
         solvers.serialize(solvers.PairwiseBinary(np.int64(3))),
         estimators.Flips(np.int64(3)).get_config()["solver"],

@@ -157,6 +157,7 @@ class StructuredVAE(VAE):
             averaged = perturbation == "configurations"
         if num_candidates is None:
             num_candidates = 8 if averaged else 16
+        num_candidates = check_count(num_candidates, "num_candidates", 2)
         estimator: estimators.Estimator
         if perturbation == "configurations":
             if not enumerates:
